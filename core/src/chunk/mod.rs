@@ -1,0 +1,1 @@
+//! How blobs are cut into chunks.

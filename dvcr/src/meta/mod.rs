@@ -1,0 +1,94 @@
+//! Metadata: an ordered key-value store with conditional transactions.
+//!
+//! Everything typed ([`key`], [`record`]) sits above [`MetaStore`] and exists once; each engine is a thin adapter and one
+//! test suite ([`suite`]) runs on every engine. There are no refcounts and no hot counters: who uses a thing is
+//! answered by edge rows, in the same transaction that relies on the answer.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// An encoded key. Built by [`key`] only; big-endian, so that listings are range scans.
+pub type Key = Vec<u8>;
+
+/// An encoded value. Its first byte is the schema version of its record.
+pub type Value = Bytes;
+
+/// A half-open interval of keys, `from <= key < to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRange {
+    /// First key of the range.
+    pub from: Key,
+    /// First key past the range.
+    pub to: Key,
+}
+
+/// A condition on the state that a transaction is applied to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// The key has a value.
+    Present(Key),
+    /// The key has no value.
+    Absent(Key),
+    /// The key has exactly this value.
+    Exact(Key, Value),
+    /// No key of the range has a value.
+    EmptyRange(KeyRange),
+}
+
+/// Conditional writes: all of them are applied, durably, or none.
+///
+/// A key that is both deleted and put ends up put.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Txn {
+    /// Conditions, all of which must hold on the state before this transaction.
+    pub checks: Vec<Check>,
+    /// Rows to write.
+    pub puts: Vec<(Key, Value)>,
+    /// Rows to remove; absent ones are no error.
+    pub deletes: Vec<Key>,
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Commit {
+    /// Applied and durable.
+    Done,
+    /// Not applied: the check with this index in [`Txn::checks`] did not hold.
+    Conflict(usize),
+}
+
+/// Why the metadata could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum MetaError {
+    /// The device has no room. Nothing of the transaction was applied; trying again after space was freed is fine.
+    #[error("no space left for metadata")]
+    Full(#[source] std::io::Error),
+    /// The engine failed; the transaction may or may not have been applied. Trying again is fine.
+    #[error("metadata store unavailable: {0}")]
+    Unavailable(String),
+    /// A row cannot be decoded.
+    #[error("corrupt metadata row {key}: {what}")]
+    Corrupt {
+        /// The key, printable.
+        key: String,
+        /// What was expected.
+        what: &'static str,
+    },
+}
+
+/// An ordered key-value store with conditional transactions.
+///
+/// Reads see every transaction whose commit returned before the read began. Safe for concurrent use.
+#[async_trait]
+pub trait MetaStore: Send + Sync {
+    /// The values of the keys, in their order; one consistent snapshot.
+    async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Value>>, MetaError>;
+
+    /// Up to `limit` rows of the range in ascending key order; one consistent snapshot.
+    /// Page with `from` = last key + a zero byte.
+    async fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<(Key, Value)>, MetaError>;
+
+    /// Applies the transaction if all its checks hold. Durable when this returns [`Commit::Done`].
+    async fn commit(&self, txn: Txn) -> Result<Commit, MetaError>;
+}

@@ -1,0 +1,87 @@
+//! What can go wrong in a use case, sorted by what the caller does about it. HTTP-agnostic.
+
+use dvcr_core::oci::{Digest, ManifestError};
+
+use crate::{meta::MetaError, store::StoreError};
+
+/// Failure of a use case.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The repository does not exist, or the principal may not know that it does.
+    #[error("repository not known to registry")]
+    NameUnknown,
+    /// No such blob in this repository.
+    #[error("blob {0} not known to this repository")]
+    BlobUnknown(Digest),
+    /// No such manifest or tag in this repository.
+    #[error("manifest {0} not known to this repository")]
+    ManifestUnknown(String),
+    /// A manifest names a blob or child manifest that this repository does not hold.
+    #[error("manifest refers to {0}, which this repository does not hold; push it first")]
+    ManifestBlobUnknown(Digest),
+    /// The manifest cannot be accepted.
+    #[error(transparent)]
+    ManifestInvalid(#[from] ManifestError),
+    /// The content does not hash to the digest that the client named.
+    #[error("content has digest {found}, not {expected}")]
+    DigestMismatch {
+        /// What the client named.
+        expected: Digest,
+        /// What the bytes hash to.
+        found: Digest,
+    },
+    /// No such upload session for this principal in this repository.
+    #[error("upload session unknown, finished, cancelled or expired; start a new upload")]
+    UploadUnknown,
+    /// The chunk does not start where the session stands. The session is unharmed.
+    #[error("chunk starts at {found}, but the upload stands at {expected}")]
+    RangeMismatch {
+        /// The session's offset.
+        expected: u64,
+        /// Where the chunk claimed to start.
+        found: u64,
+    },
+    /// The body ended early, was longer than announced, or broke off. What arrived in whole blocks is kept.
+    #[error("request body broke off: {0}")]
+    Body(String),
+    /// The client sent nothing for too long.
+    #[error("request body stalled for too long")]
+    BodyTimeout,
+    /// More than a limit allows.
+    #[error("{what} exceeds the limit of {limit} bytes")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Too much at once; try again after so many seconds.
+    #[error("too many {what}; try again later")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// When to try again.
+        retry_after_seconds: u32,
+    },
+    /// The principal may not do this, and may know that the thing exists.
+    #[error("access denied")]
+    Denied,
+    /// Nobody is logged in, and somebody must be.
+    #[error("authentication required")]
+    Unauthorized,
+    /// Not offered, or refused by policy.
+    #[error("unsupported: {0}")]
+    Unsupported(String),
+    /// The request contradicts itself or the specification.
+    #[error("{0}")]
+    Invalid(String),
+    /// Another request changed the same rows again and again; trying again is fine.
+    #[error("too many concurrent changes to the same object; try again")]
+    Conflict,
+    /// The storage failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The metadata failed.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+}
