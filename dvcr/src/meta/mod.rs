@@ -4,6 +4,10 @@
 //! test suite ([`suite`]) runs on every engine. There are no refcounts and no hot counters: who uses a thing is
 //! answered by edge rows, in the same transaction that relies on the answer.
 
+pub(crate) mod codec;
+pub mod key;
+pub mod record;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 

@@ -1,0 +1,209 @@
+//! The append task of an ingest: chunks go to a pack and to the recipe, in order; marks become durable checkpoints.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use dvcr_core::chunk::{CUTTER_STATE_LEN, ChunkId};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::{
+    Store, StoreError,
+    ingest::{CheckpointRow, Mark},
+    ingest_state::IngestState,
+    lane::{Appended, LaneTicket, Placed},
+    pack::Record,
+    recipe::{Piece, RecipeBuilder},
+    segment::Segment,
+};
+use crate::meta::{Txn, record::ChunkRecord};
+
+/// What the cut task hands over.
+pub(super) enum CutBatch {
+    /// Pieces in blob order; the records of the new chunks come last.
+    Chunks(Vec<Found>),
+    /// A point to make durable.
+    Mark { mark: Mark, cutter: [u8; CUTTER_STATE_LEN], tail: Bytes },
+    /// The blob is complete.
+    End,
+}
+
+/// A piece of the blob, and whether the store had it.
+pub(super) enum Found {
+    /// Zeros.
+    Zeros(u64),
+    /// A chunk with a committed row.
+    Stored { id: ChunkId, len: u32, location: ChunkRecord },
+    /// A chunk that some upload has appended and not committed.
+    Pending { id: ChunkId, len: u32, placed: Placed },
+    /// A new chunk; its record follows.
+    New { id: ChunkId, len: u32 },
+    /// The same chunk again in the same block.
+    Again { id: ChunkId, len: u32 },
+    /// The records of the new chunks, in order.
+    Records(JoinHandle<Vec<Record>>),
+}
+
+/// An ingest's result.
+pub(super) struct Stored {
+    /// What the chunks take, bytes.
+    pub(super) stored_len: u64,
+    /// None where nothing was to be stored.
+    pub(super) parts: Option<(RecipeBuilder, Segment, LaneTicket)>,
+}
+
+pub(super) struct AppendTask {
+    store: Arc<Store>,
+    recipe: RecipeBuilder,
+    segment: Segment,
+    ticket: LaneTicket,
+    stored_len: u64,
+    template: IngestState,
+    checkpoint_row: Option<CheckpointRow>,
+    flush: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+impl AppendTask {
+    pub(super) fn new(
+        store: Arc<Store>,
+        recipe: RecipeBuilder,
+        state: &IngestState,
+        checkpoint_row: Option<CheckpointRow>,
+    ) -> Self {
+        Self {
+            recipe,
+            segment: Segment::new(Arc::clone(&store.lanes)),
+            ticket: store.lanes.ticket(),
+            stored_len: state.stored_len,
+            template: IngestState { tail: Bytes::new(), part: Default::default(), ..state.clone() },
+            checkpoint_row,
+            flush: None,
+            store,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut batches: mpsc::Receiver<CutBatch>) -> Result<Stored, StoreError> {
+        while let Some(batch) = batches.recv().await {
+            match batch {
+                CutBatch::Chunks(found) => self.chunks(found).await?,
+                CutBatch::Mark { mark, cutter, tail } => self.mark(mark, cutter, tail).await?,
+                CutBatch::End => {
+                    self.flushed().await?;
+                    let parts = Some((self.recipe, self.segment, self.ticket));
+                    return Ok(Stored { stored_len: self.stored_len, parts });
+                }
+            }
+        }
+        // The upload was dropped: what is marked is kept, the rest is forgotten.
+        self.flushed().await?;
+        Ok(Stored { stored_len: self.stored_len, parts: None })
+    }
+
+    async fn chunks(&mut self, mut found: Vec<Found>) -> Result<(), StoreError> {
+        let mut placed = HashMap::new();
+        if let Some(Found::Records(_)) = found.last()
+            && let Some(Found::Records(records)) = found.pop()
+        {
+            let records = records.await.map_err(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(e) => StoreError::io("compress chunks".into(), std::io::Error::other(e)),
+            })?;
+            let ids: Vec<_> = records.iter().filter_map(Record::chunk_id).collect();
+            for (id, appended) in ids.into_iter().zip(self.ticket.append(records).await?) {
+                if let Appended::Chunk(p) = appended {
+                    self.stored_len += u64::from(p.location.stored_len);
+                    self.segment.placed(id, &p);
+                    placed.insert(id, p);
+                }
+            }
+        }
+        for piece in found {
+            let piece = match piece {
+                Found::Zeros(len) => Piece::Zeros { len },
+                Found::Stored { id, len, location } => {
+                    self.store.deduplicated(len);
+                    self.stored_len += u64::from(location.stored_len);
+                    self.segment.relied(&location);
+                    Piece::Chunk { id, len }
+                }
+                Found::Pending { id, len, placed } => {
+                    self.store.deduplicated(len);
+                    self.stored_len += u64::from(placed.location.stored_len);
+                    self.segment.placed(id, &placed);
+                    Piece::Chunk { id, len }
+                }
+                Found::New { id, len } | Found::Again { id, len } => {
+                    debug_assert!(placed.contains_key(&id), "each new chunk has a record");
+                    Piece::Chunk { id, len }
+                }
+                Found::Records(_) => continue,
+            };
+            self.push(piece).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds a piece to the recipe; a part that it completes goes into the pack too, for repair.
+    async fn push(&mut self, piece: Piece) -> Result<(), StoreError> {
+        let id = self.recipe.id();
+        let Some(record) = self.recipe.push(piece).map(|(n, part)| Record::recipe_part(id, n, part.encode())) else {
+            return Ok(());
+        };
+        for appended in self.ticket.append(vec![record]).await? {
+            if let Appended::Other { pack, end } = appended {
+                self.segment.wrote(&pack, end);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes everything up to the mark durable, in the background; one flush at a time.
+    async fn mark(&mut self, mark: Mark, cutter: [u8; CUTTER_STATE_LEN], tail: Bytes) -> Result<(), StoreError> {
+        self.flushed().await?;
+        let Some(row) = self.checkpoint_row.clone() else { return Ok(()) };
+        let segment = self.segment.take();
+        let mut puts = self.recipe.take_rows();
+        let state = IngestState {
+            offset: mark.offset,
+            stored_len: self.stored_len,
+            cutter,
+            tail,
+            starts: self.recipe.starts().to_vec(),
+            part: self.recipe.last_part().1.clone(),
+            ..self.template.clone()
+        };
+        let store = Arc::clone(&self.store);
+        self.flush = Some(self.store.tasks.spawn(async move {
+            let ended = || StoreError::io("checkpoint an upload".into(), std::io::Error::other("hashing ended early"));
+            let midstate = mark.hasher.await.map_err(|_| ended())?.save();
+            puts.push(row(&IngestState { midstate, ..state }));
+            segment.flush(&*store.meta, Txn { puts, ..Txn::default() }).await?;
+            if let Some(done) = mark.done {
+                // Nobody waits any more if the request was dropped.
+                let _ = done.send(());
+            }
+            Ok(())
+        }));
+        Ok(())
+    }
+
+    /// Waits for the flush under way.
+    async fn flushed(&mut self) -> Result<(), StoreError> {
+        match self.flush.take() {
+            None => Ok(()),
+            Some(flush) => flush.await.map_err(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(e) => StoreError::io("checkpoint an upload".into(), std::io::Error::other(e)),
+            })?,
+        }
+    }
+}
+
+impl Store {
+    pub(super) fn deduplicated(&self, len: u32) {
+        self.stats.deduplicated_chunks.fetch_add(1, Relaxed);
+        self.stats.deduplicated_bytes.fetch_add(u64::from(len), Relaxed);
+    }
+}
