@@ -247,8 +247,8 @@ fn resolve_media_type(
     if !media_type::is_well_formed(&media_type) {
         return Err(ManifestError::MediaType);
     }
-    let schema1 =
-        document.contains_key("fsLayers") && document.get("schemaVersion") == Some(&Value::from(1));
+    let schema1 = document.contains_key("fsLayers")
+        && document.get("schemaVersion").and_then(Value::as_u64) == Some(1);
     if schema1
         || matches!(
             media_type.as_str(),
@@ -266,9 +266,9 @@ fn known(
     media_type: String,
     mut document: Map<String, Value>,
 ) -> Result<Manifest, ManifestError> {
-    match document.get("schemaVersion") {
-        Some(version) if *version == Value::from(2) => {}
-        Some(version) if *version == Value::from(1) => return Err(ManifestError::Schema1),
+    match document.get("schemaVersion").and_then(Value::as_u64) {
+        Some(2) => {}
+        Some(1) => return Err(ManifestError::Schema1),
         _ => return Err(ManifestError::SchemaVersion),
     }
     let manifest = Manifest {
