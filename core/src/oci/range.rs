@@ -125,6 +125,10 @@ fn exact(digits: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::single_range_in_vec_init,
+    reason = "lists of ranges, one of them long, are what is tested"
+)]
 mod tests {
     use proptest::prelude::*;
 
