@@ -19,7 +19,9 @@ fn main() {
     .flatten()
     .collect();
     let text: Vec<u8> = random.iter().map(|byte| b' ' + byte % 64).collect();
-    let zeros = vec![0; LEN];
+    // Fresh zero pages would all be the same page, and in the cache.
+    let mut zeros = random.clone();
+    zeros.fill(0);
 
     for (what, data) in [("random", &random), ("text", &text), ("zeros", &zeros)] {
         let (mut best, mut cuts) = (f64::MAX, 0);

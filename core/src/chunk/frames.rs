@@ -121,3 +121,152 @@ impl Reader<'_> {
         Ok(*bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 1 << 20;
+
+    fn check(data: &[u8], expected: Walk) {
+        assert_eq!(
+            walk(data, LIMIT),
+            expected,
+            "{} bytes: {:x?}",
+            data.len(),
+            &data[..data.len().min(24)]
+        );
+    }
+
+    /// A frame with a one-byte content size, and the blocks.
+    fn frame(blocks: &[u8]) -> Vec<u8> {
+        [&MAGIC, &[0x20, 0][..], blocks].concat()
+    }
+
+    fn block(last: bool, kind: u32, size: u32) -> [u8; 3] {
+        let [a, b, c, _] = (u32::from(last) | kind << 1 | size << 3).to_le_bytes();
+        [a, b, c]
+    }
+
+    #[test]
+    fn frames_of_the_library_end_where_it_says() {
+        let data: Vec<u8> = (0..300_000u32)
+            .map(|i| (i.wrapping_mul(i) >> 7) as u8)
+            .collect();
+        for (len, checksum, content_size, level) in [
+            (0, false, true, 1),
+            (1, true, true, 1),
+            (100, false, false, 3),
+            (255, false, true, -5),
+            (256, true, true, 1),
+            (65_791, true, true, 1),
+            (65_792, false, true, 19),
+            (300_000, true, false, 1),
+            (300_000, false, true, 1),
+        ] {
+            let mut compressor = zstd::bulk::Compressor::new(level).unwrap();
+            compressor.include_checksum(checksum).unwrap();
+            compressor.include_contentsize(content_size).unwrap();
+            let frame = compressor.compress(&data[..len]).unwrap();
+            check(&frame, Walk::Frame(frame.len()));
+            check(&[&frame[..], b"more"].concat(), Walk::Frame(frame.len()));
+            for cut in (0..frame.len()).step_by(1 + frame.len() / 1000) {
+                check(&frame[..cut], Walk::More);
+            }
+        }
+    }
+
+    #[test]
+    fn skippable_frames_are_frames() {
+        check(b"\x50\x2A\x4D\x18\x00\x00\x00\x00", Walk::Frame(8));
+        check(b"\x5F\x2A\x4D\x18\x02\x00\x00\x00abc", Walk::Frame(10));
+        check(b"\x5E\x2A\x4D\x18\x04\x00\x00\x00abc", Walk::More);
+        for cut in 0..8 {
+            check(&b"\x5E\x2A\x4D\x18\x04\x00\x00\x00"[..cut], Walk::More);
+        }
+        check(b"\x60\x2A\x4D\x18\x00\x00\x00\x00", Walk::Not);
+        check(b"\x5E\x2A\x4E", Walk::Not);
+        check(b"\x4F", Walk::Not);
+        // The limit counts the header.
+        let skippable = |len: u32| [&[0x50, 0x2A, 0x4D, 0x18], &len.to_le_bytes()[..]].concat();
+        check(&skippable((LIMIT - 8) as u32), Walk::More);
+        check(&skippable((LIMIT - 7) as u32), Walk::Not);
+        check(&skippable(u32::MAX), Walk::Not);
+    }
+
+    #[test]
+    fn only_the_outline_of_a_frame_counts() {
+        check(&frame(&block(true, 0, 0)), Walk::Frame(9));
+        check(
+            &frame(&[&block(true, 0, 2)[..], b"ab"].concat()),
+            Walk::Frame(11),
+        );
+        check(
+            &frame(&[&block(true, 2, 2)[..], b"ab"].concat()),
+            Walk::Frame(11),
+        );
+        check(
+            &frame(&[&block(true, 1, 100_000)[..], b"a"].concat()),
+            Walk::Frame(10),
+        );
+        check(
+            &frame(&[&block(false, 1, 5)[..], b"a", &block(true, 0, 0)].concat()),
+            Walk::Frame(13),
+        );
+        // Not frames: reserved block type, block too long, reserved header bit, older and garbled magic numbers.
+        check(&frame(&block(true, 3, 0)), Walk::Not);
+        check(&frame(&block(true, 0, 128 << 10)), Walk::More);
+        check(&frame(&block(true, 0, (128 << 10) + 1)), Walk::Not);
+        check(&frame(&block(true, 1, (128 << 10) + 1)), Walk::Not);
+        check(&[&MAGIC, &[0x28, 0, 1, 0, 0][..]].concat(), Walk::Not);
+        check(b"\x27\xB5\x2F\xFD", Walk::Not);
+        check(b"\x28\xB5\x2F\xFE", Walk::Not);
+        check(b"PK\x03\x04", Walk::Not);
+        check(b"\x1F\x8B", Walk::Not);
+        // Every header form: window descriptor unless one segment; dictionary 0, 1, 2, 4; content size 0 or 1, 2, 4, 8.
+        for descriptor in 0..=0xFFu8 {
+            let single = descriptor & 0x20 != 0;
+            let fields = usize::from(!single)
+                + [0, 1, 2, 4][usize::from(descriptor & 3)]
+                + [usize::from(single), 2, 4, 8][usize::from(descriptor >> 6)];
+            let checksum = if descriptor & 4 != 0 { 4 } else { 0 };
+            let mut data = [
+                &MAGIC[..],
+                &[descriptor],
+                &vec![0xAA; fields],
+                &block(true, 0, 0),
+            ]
+            .concat();
+            data.resize(data.len() + checksum, 0);
+            let expected = if descriptor & 8 == 0 {
+                Walk::Frame(data.len())
+            } else {
+                Walk::Not
+            };
+            check(&data, expected);
+        }
+    }
+
+    #[test]
+    fn a_frame_is_bounded_in_bytes_and_blocks() {
+        let empty = block(false, 0, 0);
+        let end = block(true, 0, 0);
+        let most = frame(&[&empty.repeat(BLOCKS_MAX - 1)[..], &end].concat());
+        check(&most, Walk::Frame(most.len()));
+        check(&frame(&empty.repeat(BLOCKS_MAX - 1)), Walk::More);
+        check(&frame(&empty.repeat(BLOCKS_MAX)), Walk::Not);
+
+        let raw = |len: usize| [&block(false, 0, len as u32)[..], &vec![1; len]].concat();
+        let mut long = frame(&raw(128 << 10).repeat(7));
+        let rest = LIMIT - long.len() - 3 - 3;
+        let exact = [&long[..], &raw(rest), &end].concat();
+        assert_eq!(exact.len(), LIMIT);
+        check(&exact, Walk::Frame(LIMIT));
+        check(&exact[..LIMIT - 1], Walk::More);
+        long.extend(raw(rest + 1));
+        check(&long, Walk::More);
+        long.extend(end);
+        check(&long, Walk::Not);
+        check(&long[..LIMIT], Walk::Not);
+    }
+}
