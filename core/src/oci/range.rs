@@ -35,10 +35,11 @@ pub fn parse_range(header: &str, len: u64) -> Ranges {
     } else {
         ranges
     };
-    let total = ranges.iter().fold(0u64, |sum, range| {
-        sum.saturating_add(range.end - range.start)
-    });
-    if ranges.len() > RANGES_MAX || total > len {
+    let total: u128 = ranges
+        .iter()
+        .map(|range| u128::from(range.end - range.start))
+        .sum();
+    if ranges.len() > RANGES_MAX || total > u128::from(len) {
         Ranges::Whole
     } else {
         Ranges::Satisfiable(ranges)
@@ -212,6 +213,8 @@ mod tests {
         // More than the blob in all.
         check("bytes=0-,0-");
         check("bytes=0-2047,0-0");
+        let overflow = format!("bytes={}0-0", "0-,".repeat(3));
+        assert_eq!(parse_range(&overflow, u64::MAX), Ranges::Whole);
     }
 
     #[test]
