@@ -28,7 +28,7 @@ pub enum Route {
     Referrers(RepositoryName, Digest),
 }
 
-/// Why a path names no endpoint. Each text is the offending part of the path, cut to [`ECHO_CHARS_MAX`] characters.
+/// Why a path names no endpoint. Each text is the offending part of the path, cut to 300 characters.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RouteError {
     /// No such endpoint.
