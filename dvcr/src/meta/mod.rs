@@ -4,6 +4,11 @@
 //! test suite ([`suite`]) runs on every engine. There are no refcounts and no hot counters: who uses a thing is
 //! answered by edge rows, in the same transaction that relies on the answer.
 
+pub mod memory;
+pub mod redb;
+#[cfg(any(test, feature = "testing"))]
+pub mod suite;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
