@@ -72,3 +72,14 @@ impl MetaStore for MemoryMeta {
         Ok(Commit::Done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::MemoryMeta;
+    use crate::meta::suite;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn passes_the_suite() {
+        suite::run(async || MemoryMeta::new()).await;
+    }
+}

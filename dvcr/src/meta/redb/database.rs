@@ -35,9 +35,7 @@ impl Opener {
             // The callback comes several times a walk, first with no progress.
             if session.progress() == 0.0 {
                 stats.walks.fetch_add(1, Relaxed);
-                tracing::warn!(
-                    "metadata was not saved with its allocator state; walking the file"
-                );
+                tracing::warn!("metadata was not saved with its allocator state; walking the file");
             }
         });
         let database = (self.open)(&builder)?;

@@ -14,8 +14,12 @@
 //!
 //! Not here: what the rows mean ([`key`](super::key), [`record`](super::record)), retries, time.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod crash_disk;
 mod database;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fs::{File, OpenOptions};
@@ -229,7 +233,10 @@ impl Drop for RedbMeta {
     /// Does what [`RedbMeta::close`] does, but blocks the thread meanwhile.
     fn drop(&mut self) {
         self.queue = None;
-        let thread = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let thread = self
+            .writer
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take() {
             let _ = thread.join();
         }
