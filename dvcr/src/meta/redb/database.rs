@@ -20,12 +20,24 @@ pub(super) const LAST_BATCH: TableDefinition<(), u64> = TableDefinition::new("la
 
 /// Opens the database, the first time and after each failure.
 pub(super) struct Opener {
-    pub(super) open: Box<dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send>,
-    pub(super) cache_bytes: usize,
-    pub(super) stats: Arc<MetaStats>,
+    open: Box<dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send>,
+    cache_bytes: usize,
+    stats: Arc<MetaStats>,
 }
 
 impl Opener {
+    pub(super) fn new(
+        open: impl Fn(&Builder) -> Result<Database, DatabaseError> + Send + 'static,
+        cache_bytes: usize,
+        stats: &Arc<MetaStats>,
+    ) -> Self {
+        Self {
+            open: Box::new(open),
+            cache_bytes,
+            stats: Arc::clone(stats),
+        }
+    }
+
     /// Returns the database and the number of the last batch in it. Blocks.
     pub(super) fn open(&self) -> Result<(Database, u64), ::redb::Error> {
         let mut builder = Builder::new();

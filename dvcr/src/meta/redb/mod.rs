@@ -23,7 +23,8 @@ mod tests;
 mod writer;
 
 use std::fs::{File, OpenOptions};
-use std::path::Path;
+use std::io::{Error, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -72,38 +73,31 @@ pub struct RedbMeta {
 impl RedbMeta {
     /// Opens the file, or creates it. Blocks: about a millisecond, whatever the size and however the file was left.
     ///
-    /// Errors: [`MetaError::Unavailable`] if another process has it open, or if it is not a database of this kind.
+    /// Errors: [`MetaError::Unavailable`] if another process has it open, or if it is not a database of this kind (an
+    /// empty file is not: what was a database is never silently replaced by a new one).
     pub fn open(path: impl AsRef<Path>, options: &RedbOptions) -> Result<Self, MetaError> {
         let path = path.as_ref().to_owned();
+        if !path.try_exists().map_err(|error| unavailable(&error))? {
+            create(&path, options).map_err(|error| unavailable(&error))?;
+        }
+        let backend = move || {
+            let file = OpenOptions::new().read(true).write(true).open(&path)?;
+            if file.metadata()?.len() == 0 {
+                return Err(Error::new(ErrorKind::InvalidData, "the file is empty"));
+            }
+            Ok(file)
+        };
         Self::open_with(
-            move || {
-                let is_new = !path.exists();
-                let file = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create(true)
-                    .truncate(false)
-                    .open(&path)
-                    .map_err(storage)?;
-                if is_new && let Some(parent) = path.parent() {
-                    // A file that is durable under no name is lost.
-                    let parent = if parent.as_os_str().is_empty() {
-                        Path::new(".")
-                    } else {
-                        parent
-                    };
-                    File::open(parent)
-                        .and_then(|parent| parent.sync_all())
-                        .map_err(storage)?;
-                }
-                FileBackend::new(file)
-            },
+            move || FileBackend::new(backend().map_err(storage)?),
             options,
         )
     }
 
     /// Opens a database on storage of the caller's. `backend` is called now, and again after each failure, when the storage that
     /// it returned before was closed. Blocks.
+    ///
+    /// Empty storage becomes a new database; a crash in that very moment leaves storage that redb refuses. [`RedbMeta::open`]
+    /// creates its file under another name for this reason.
     pub fn open_with<B, F>(backend: F, options: &RedbOptions) -> Result<Self, MetaError>
     where
         B: StorageBackend,
@@ -114,11 +108,7 @@ impl RedbMeta {
         let open = move |builder: &Builder| -> Result<Database, DatabaseError> {
             builder.create_with_backend(backend()?)
         };
-        let opener = Opener {
-            open: Box::new(open),
-            cache_bytes,
-            stats: Arc::clone(&stats),
-        };
+        let opener = Opener::new(open, cache_bytes, &stats);
         let (database, last_batch) = opener.open().map_err(|error| unavailable(&error))?;
         let (publish, slot) = watch::channel(Slot {
             generation: 0,
@@ -294,6 +284,29 @@ impl MetaStore for RedbMeta {
         room.send(Job::Commit { txn, answer });
         outcome.await.map_err(|_| closed())?
     }
+}
+
+/// Creates a database and closes it, all under another name: whatever a crash leaves is either no database or a whole one.
+fn create(path: &Path, options: &RedbOptions) -> Result<(), ::redb::Error> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let open = {
+        let new = new.clone();
+        move |builder: &Builder| {
+            let mut how = OpenOptions::new();
+            how.read(true).write(true).create(true).truncate(true);
+            builder.create_file(how.open(&new).map_err(storage)?)
+        }
+    };
+    drop(Opener::new(open, options.cache_bytes, &Arc::default()).open()?);
+    std::fs::rename(&new, path)?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(parent)?.sync_all()?;
+    Ok(())
 }
 
 fn closed() -> MetaError {

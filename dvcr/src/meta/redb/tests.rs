@@ -184,6 +184,7 @@ async fn a_crash_loses_nothing_acknowledged_and_tears_nothing() {
         let mut dice = Dice::new(seed);
         let power = Power::new();
         let disk = CrashDisk::new(&power);
+        drop(open(&disk));
         let mut next = vec![0; usize::from(WRITERS)];
         for boot in 0..4 {
             power.fail_at_sync(1 + dice.below(30));
@@ -476,7 +477,18 @@ async fn closing_finishes_what_is_queued() {
 fn other_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("meta.redb");
-    std::fs::write(&path, b"something else that is no database").unwrap();
-    assert!(RedbMeta::open(&path, &RedbOptions::default()).is_err());
+    for content in ["something else that is no database", ""] {
+        std::fs::write(&path, content).unwrap();
+        assert!(RedbMeta::open(&path, &RedbOptions::default()).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+    }
     assert!(RedbMeta::open(dir.path().join("absent/meta.redb"), &RedbOptions::default()).is_err());
+}
+
+#[test]
+fn a_creation_that_was_cut_short_is_begun_again() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("meta.redb.new"), [0; 5_000]).unwrap();
+    drop(RedbMeta::open(dir.path().join("meta.redb"), &RedbOptions::default()).unwrap());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
