@@ -1,5 +1,8 @@
 //! What every engine must do, as one suite: run it on each. Compiled for tests only.
 
+// Test code that other crates may call, so no allowance for tests covers it.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use super::{Check, Commit, Key, KeyRange, MetaStore, Txn, Value};

@@ -18,9 +18,11 @@ pub(super) const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("row
 /// again, whether that commit happened: redb may report an error after its commit became durable.
 pub(super) const LAST_BATCH: TableDefinition<(), u64> = TableDefinition::new("last_batch");
 
+type Open = dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send;
+
 /// Opens the database, the first time and after each failure.
 pub(super) struct Opener {
-    open: Box<dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send>,
+    open: Box<Open>,
     cache_bytes: usize,
     stats: Arc<MetaStats>,
 }

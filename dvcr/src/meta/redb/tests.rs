@@ -1,5 +1,7 @@
 //! The suite, and what is this engine's own: shared fsyncs, crashes, broken disks, closing.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
