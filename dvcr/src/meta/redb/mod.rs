@@ -7,10 +7,25 @@
 //!   microsecond from the cache, a page that is not in memory one read of 4 KiB. Larger reads go through [`blocking`].
 //!   Every read ends with the call, so none holds back pages for long; page through long listings.
 //! - **Opening never walks the data**, also after a crash: every commit saves the allocator's state and is two-phase (redb calls
-//!   it quick repair). See [`MetaStats::walks`]. The price is a second fsync and a bitmap of about 1/16,000 of the file in each commit.
+//!   it quick repair). See [`MetaStats::walks`]. The price is a second fsync and two bits for each 4 KiB page in each commit,
+//!   1/16,000 of the file.
 //! - **Failures heal.** redb refuses all work after an I/O error. The writer then opens the database anew, learns from it whether
 //!   the batch that failed is in it, and answers accordingly: [`MetaError::Full`] is only said when nothing was applied. Reads
 //!   wait for the reopening. While the file cannot be opened, each commit and each read makes the writer try again.
+//!
+//! Measured 2026-11-21, two virtual cores, a disk of 5,000 fdatasync/s, 64 MiB of cache, rows of 33 + 17 bytes at random keys:
+//!
+//! | | 1 M rows | 5 M rows | 6.9 GB of large values |
+//! |---|---|---|---|
+//! | file | 128 MiB | 514 MiB | 6.9 GB |
+//! | open after a crash (file in the page cache) | 0.6 ms | 0.8 ms | 1.2 ms |
+//! | the same, had the last commit been made without quick repair | 590 ms | 1,940 ms | |
+//! | one caller | 2,300 commits/s | 2,000 commits/s | 1,050 commits/s |
+//! | 64 callers | 24,700 commits/s | 22,100 commits/s | |
+//! | filled by 1,000 rows a transaction | 72,000 rows/s | 43,000 rows/s | |
+//! | one row, key anywhere / among the last 1,000 used | 2.3 / 1.0 us | 4.6 / 1.0 us | |
+//!
+//! Memory, while it works: the cache and about 25 MiB.
 //!
 //! Not here: what the rows mean ([`key`](super::key), [`record`](super::record)), retries, time.
 

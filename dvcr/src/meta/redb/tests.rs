@@ -261,6 +261,32 @@ async fn many_callers_share_an_fsync() {
     assert_eq!(stats.commit_buckets().iter().sum::<u64>(), stats.batches());
 }
 
+/// The queue holds fewer than these, and a batch fewer bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_wait_for_room_in_the_queue() {
+    let store = open(&CrashDisk::new(&Power::new()));
+    let large = Value::from(vec![1; 4 << 20]);
+    let commits = (0..3_000_u32).map(|number| {
+        let value = if number < 12 {
+            large.clone()
+        } else {
+            Value::new()
+        };
+        store.commit(Txn {
+            puts: vec![(number.to_be_bytes().to_vec(), value)],
+            ..Txn::default()
+        })
+    });
+    for outcome in futures::future::join_all(commits).await {
+        assert_eq!(outcome.unwrap(), Commit::Done);
+    }
+    let stats = store.stats();
+    assert_eq!((stats.transactions(), stats.queued()), (3_000, 0));
+    // 48 MiB by 16 MiB, the other 2,988 by 512.
+    assert!(stats.batches() >= 3 + 5, "{}", stats.batches());
+    assert_eq!(all_rows(&store).await.len(), 3_000);
+}
+
 #[tokio::test]
 async fn conflicts_cost_no_fsync() {
     let power = Power::new();
