@@ -1,1 +1,4 @@
 //! Registry.
+
+pub mod blocking;
+pub mod meta;
