@@ -1,1 +1,4 @@
 //! Registry.
+
+pub mod backend;
+pub mod store;

@@ -1,0 +1,3 @@
+//! The chunk store.
+
+pub mod pack;
