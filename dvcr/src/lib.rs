@@ -1,4 +1,5 @@
 //! Registry.
 
 pub mod backend;
+pub mod data_dir;
 pub mod store;
