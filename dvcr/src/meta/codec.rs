@@ -127,6 +127,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn end(self) -> Decoded<()> {
-        if self.0.is_empty() { Ok(()) } else { Err("the end of the record") }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err("the end of the record")
+        }
     }
 }

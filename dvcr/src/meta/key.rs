@@ -59,7 +59,10 @@ pub fn prefix(prefix: Key) -> KeyRange {
 pub fn after(range: KeyRange, last: &[u8]) -> KeyRange {
     let mut from = last.to_vec();
     from.push(0);
-    KeyRange { from: from.max(range.from), to: range.to }
+    KeyRange {
+        from: from.max(range.from),
+        to: range.to,
+    }
 }
 
 /// Blob by digest.
@@ -77,7 +80,10 @@ pub fn blobs() -> KeyRange {
 /// A repository holds a blob.
 #[must_use]
 pub fn hold(repository: &RepositoryName, digest: &Digest) -> Key {
-    key(HOLD, &[repository.as_str().as_bytes(), &[0], &digest.to_key()])
+    key(
+        HOLD,
+        &[repository.as_str().as_bytes(), &[0], &digest.to_key()],
+    )
 }
 
 /// All blobs that a repository holds.
@@ -143,7 +149,10 @@ pub fn packs() -> KeyRange {
 /// A manifest in a repository.
 #[must_use]
 pub fn manifest(repository: &RepositoryName, digest: &Digest) -> Key {
-    key(MANIFEST, &[repository.as_str().as_bytes(), &[0], &digest.to_key()])
+    key(
+        MANIFEST,
+        &[repository.as_str().as_bytes(), &[0], &digest.to_key()],
+    )
 }
 
 /// All manifests of a repository.
@@ -155,25 +164,47 @@ pub fn manifests(repository: &RepositoryName) -> KeyRange {
 /// A manifest refers to a blob or to another manifest.
 #[must_use]
 pub fn edge(child: &Digest, repository: &RepositoryName, parent: &Digest) -> Key {
-    key(EDGE, &[&child.to_key(), repository.as_str().as_bytes(), &[0], &parent.to_key()])
+    key(
+        EDGE,
+        &[
+            &child.to_key(),
+            repository.as_str().as_bytes(),
+            &[0],
+            &parent.to_key(),
+        ],
+    )
 }
 
 /// All manifests of a repository that refer to a digest.
 #[must_use]
 pub fn edges(child: &Digest, repository: &RepositoryName) -> KeyRange {
-    prefix(key(EDGE, &[&child.to_key(), repository.as_str().as_bytes(), &[0]]))
+    prefix(key(
+        EDGE,
+        &[&child.to_key(), repository.as_str().as_bytes(), &[0]],
+    ))
 }
 
 /// A manifest whose subject is another.
 #[must_use]
 pub fn referrer(repository: &RepositoryName, subject: &Digest, manifest: &Digest) -> Key {
-    key(REFERRER, &[repository.as_str().as_bytes(), &[0], &subject.to_key(), &manifest.to_key()])
+    key(
+        REFERRER,
+        &[
+            repository.as_str().as_bytes(),
+            &[0],
+            &subject.to_key(),
+            &manifest.to_key(),
+        ],
+    )
 }
 
 /// All manifests with this subject.
 #[must_use]
 pub fn referrers(repository: &RepositoryName, subject: &Digest) -> KeyRange {
-    prefix(key(REFERRER, &[repository.as_str().as_bytes(), &[0], &subject.to_key()]))
+    prefix(key(
+        REFERRER,
+        &[repository.as_str().as_bytes(), &[0], &subject.to_key()],
+    ))
 }
 
 /// A tag.
@@ -191,13 +222,24 @@ pub fn tags(repository: &RepositoryName) -> KeyRange {
 /// A manifest has a tag.
 #[must_use]
 pub fn tagged(repository: &RepositoryName, digest: &Digest, tag: &Tag) -> Key {
-    key(TAGGED, &[repository.as_str().as_bytes(), &[0], &digest.to_key(), tag.as_str().as_bytes()])
+    key(
+        TAGGED,
+        &[
+            repository.as_str().as_bytes(),
+            &[0],
+            &digest.to_key(),
+            tag.as_str().as_bytes(),
+        ],
+    )
 }
 
 /// All tags of a manifest.
 #[must_use]
 pub fn tags_of(repository: &RepositoryName, digest: &Digest) -> KeyRange {
-    prefix(key(TAGGED, &[repository.as_str().as_bytes(), &[0], &digest.to_key()]))
+    prefix(key(
+        TAGGED,
+        &[repository.as_str().as_bytes(), &[0], &digest.to_key()],
+    ))
 }
 
 /// An upload session.
@@ -215,13 +257,31 @@ pub fn uploads() -> KeyRange {
 /// A blob of a repository to be looked at again at `due_ms`: does anything still refer to it?
 #[must_use]
 pub fn review_blob(due_ms: u64, repository: &RepositoryName, digest: &Digest) -> Key {
-    key(REVIEW, &[&due_ms.to_be_bytes(), b"b", repository.as_str().as_bytes(), &[0], &digest.to_key()])
+    key(
+        REVIEW,
+        &[
+            &due_ms.to_be_bytes(),
+            b"b",
+            repository.as_str().as_bytes(),
+            &[0],
+            &digest.to_key(),
+        ],
+    )
 }
 
 /// A manifest of a repository to be looked at again at `due_ms`.
 #[must_use]
 pub fn review_manifest(due_ms: u64, repository: &RepositoryName, digest: &Digest) -> Key {
-    key(REVIEW, &[&due_ms.to_be_bytes(), b"m", repository.as_str().as_bytes(), &[0], &digest.to_key()])
+    key(
+        REVIEW,
+        &[
+            &due_ms.to_be_bytes(),
+            b"m",
+            repository.as_str().as_bytes(),
+            &[0],
+            &digest.to_key(),
+        ],
+    )
 }
 
 /// A repository.
@@ -254,7 +314,8 @@ mod tests {
 
     #[test]
     fn rows_of_one_repository_do_not_run_into_those_of_another() {
-        let (a, ab): (RepositoryName, RepositoryName) = ("a".parse().unwrap(), "ab".parse().unwrap());
+        let (a, ab): (RepositoryName, RepositoryName) =
+            ("a".parse().unwrap(), "ab".parse().unwrap());
         let nested: RepositoryName = "a/b".parse().unwrap();
         let range = tags(&a);
         assert!(range.from <= tag(&a, "x") && tag(&a, "x") < range.to);
@@ -271,7 +332,10 @@ mod tests {
 
     #[test]
     fn after_starts_just_past_the_key_and_never_before_the_range() {
-        let range = KeyRange { from: vec![5], to: vec![6] };
+        let range = KeyRange {
+            from: vec![5],
+            to: vec![6],
+        };
         assert_eq!(after(range.clone(), &[5, 9]).from, vec![5, 9, 0]);
         assert_eq!(after(range, &[4]).from, vec![5]);
     }

@@ -22,7 +22,10 @@ pub trait Record: Sized {
 
     /// Reads the value of `key`.
     fn decode(key: &[u8], bytes: &Bytes) -> Result<Self, MetaError> {
-        Self::parse(bytes).map_err(|what| MetaError::Corrupt { key: hex::encode(key), what })
+        Self::parse(bytes).map_err(|what| MetaError::Corrupt {
+            key: hex::encode(key),
+            what,
+        })
     }
 }
 
@@ -59,14 +62,29 @@ impl Record for BlobRecord {
             BlobBody::Inline => (0, 0),
             BlobBody::Recipe { id, parts } => (id, parts),
         };
-        Writer::new(VERSION).u64(self.len).u64(id).u32(parts).u64(self.stored_len).u64(self.created_ms).finish()
+        Writer::new(VERSION)
+            .u64(self.len)
+            .u64(id)
+            .u32(parts)
+            .u64(self.stored_len)
+            .u64(self.created_ms)
+            .finish()
     }
 
     fn parse(bytes: &Bytes) -> Decoded<Self> {
         let mut r = Reader::new(bytes, VERSION)?;
         let (len, id, parts) = (r.u64()?, r.u64()?, r.u32()?);
-        let body = if id == 0 { BlobBody::Inline } else { BlobBody::Recipe { id, parts } };
-        let record = Self { len, body, stored_len: r.u64()?, created_ms: r.u64()? };
+        let body = if id == 0 {
+            BlobBody::Inline
+        } else {
+            BlobBody::Recipe { id, parts }
+        };
+        let record = Self {
+            len,
+            body,
+            stored_len: r.u64()?,
+            created_ms: r.u64()?,
+        };
         r.end()?;
         Ok(record)
     }
@@ -83,12 +101,18 @@ pub struct HoldRecord {
 
 impl Record for HoldRecord {
     fn encode(&self) -> Value {
-        Writer::new(VERSION).u64(self.linked_ms).u64(self.lease_ms).finish()
+        Writer::new(VERSION)
+            .u64(self.linked_ms)
+            .u64(self.lease_ms)
+            .finish()
     }
 
     fn parse(bytes: &Bytes) -> Decoded<Self> {
         let mut r = Reader::new(bytes, VERSION)?;
-        let record = Self { linked_ms: r.u64()?, lease_ms: r.u64()? };
+        let record = Self {
+            linked_ms: r.u64()?,
+            lease_ms: r.u64()?,
+        };
         r.end()?;
         Ok(record)
     }
@@ -107,12 +131,20 @@ pub struct ChunkRecord {
 
 impl Record for ChunkRecord {
     fn encode(&self) -> Value {
-        Writer::new(VERSION).u64(self.pack.0).u32(self.offset).u32(self.stored_len).finish()
+        Writer::new(VERSION)
+            .u64(self.pack.0)
+            .u32(self.offset)
+            .u32(self.stored_len)
+            .finish()
     }
 
     fn parse(bytes: &Bytes) -> Decoded<Self> {
         let mut r = Reader::new(bytes, VERSION)?;
-        let record = Self { pack: PackId(r.u64()?), offset: r.u32()?, stored_len: r.u32()? };
+        let record = Self {
+            pack: PackId(r.u64()?),
+            offset: r.u32()?,
+            stored_len: r.u32()?,
+        };
         r.end()?;
         Ok(record)
     }
@@ -147,7 +179,11 @@ impl Record for PackRecord {
             PackState::Sealed => 1,
             PackState::Condemned => 2,
         };
-        Writer::new(VERSION).u8(state).u64(self.bytes).u32(self.entries).finish()
+        Writer::new(VERSION)
+            .u8(state)
+            .u64(self.bytes)
+            .u32(self.entries)
+            .finish()
     }
 
     fn parse(bytes: &Bytes) -> Decoded<Self> {
@@ -158,7 +194,11 @@ impl Record for PackRecord {
             2 => PackState::Condemned,
             _ => return Err("a pack state"),
         };
-        let record = Self { state, bytes: r.u64()?, entries: r.u32()? };
+        let record = Self {
+            state,
+            bytes: r.u64()?,
+            entries: r.u32()?,
+        };
         r.end()?;
         Ok(record)
     }
@@ -211,12 +251,20 @@ pub struct TagRecord {
 
 impl Record for TagRecord {
     fn encode(&self) -> Value {
-        Writer::new(VERSION).digest(&self.digest).u64(self.created_ms).u64(self.moved_ms).finish()
+        Writer::new(VERSION)
+            .digest(&self.digest)
+            .u64(self.created_ms)
+            .u64(self.moved_ms)
+            .finish()
     }
 
     fn parse(bytes: &Bytes) -> Decoded<Self> {
         let mut r = Reader::new(bytes, VERSION)?;
-        let record = Self { digest: r.digest()?, created_ms: r.u64()?, moved_ms: r.u64()? };
+        let record = Self {
+            digest: r.digest()?,
+            created_ms: r.u64()?,
+            moved_ms: r.u64()?,
+        };
         r.end()?;
         Ok(record)
     }
@@ -236,7 +284,9 @@ impl Record for RepositoryRecord {
 
     fn parse(bytes: &Bytes) -> Decoded<Self> {
         let mut r = Reader::new(bytes, VERSION)?;
-        let record = Self { created_ms: r.u64()? };
+        let record = Self {
+            created_ms: r.u64()?,
+        };
         r.end()?;
         Ok(record)
     }
@@ -292,9 +342,15 @@ pub fn decode_numbers(key: &[u8], bytes: &Bytes) -> Result<Vec<u64>, MetaError> 
         if tail.len() % 8 != 0 {
             return Err("whole numbers");
         }
-        Ok(tail.chunks_exact(8).map(|n| u64::from_le_bytes(n.try_into().expect("chunks of eight"))).collect())
+        Ok(tail
+            .chunks_exact(8)
+            .map(|n| u64::from_le_bytes(n.try_into().expect("chunks of eight")))
+            .collect())
     };
-    parse().map_err(|what| MetaError::Corrupt { key: hex::encode(key), what })
+    parse().map_err(|what| MetaError::Corrupt {
+        key: hex::encode(key),
+        what,
+    })
 }
 
 /// A row that says all by being there.
@@ -316,18 +372,42 @@ mod tests {
         }
         let mut newer = bytes.to_vec();
         newer[0] = 99;
-        assert!(R::parse(&newer.into()).is_err(), "a newer schema is refused");
+        assert!(
+            R::parse(&newer.into()).is_err(),
+            "a newer schema is refused"
+        );
     }
 
     #[test]
     fn records_read_back_as_they_were_written() {
         let digest = Digest::sha256(b"x");
-        check(BlobRecord { len: 5, body: BlobBody::Inline, stored_len: 5, created_ms: 7 });
-        check(BlobRecord { len: 5, body: BlobBody::Recipe { id: 9, parts: 2 }, stored_len: 5, created_ms: 7 });
-        check(HoldRecord { linked_ms: 1, lease_ms: 2 });
-        check(ChunkRecord { pack: PackId(3), offset: 4, stored_len: 5 });
+        check(BlobRecord {
+            len: 5,
+            body: BlobBody::Inline,
+            stored_len: 5,
+            created_ms: 7,
+        });
+        check(BlobRecord {
+            len: 5,
+            body: BlobBody::Recipe { id: 9, parts: 2 },
+            stored_len: 5,
+            created_ms: 7,
+        });
+        check(HoldRecord {
+            linked_ms: 1,
+            lease_ms: 2,
+        });
+        check(ChunkRecord {
+            pack: PackId(3),
+            offset: 4,
+            stored_len: 5,
+        });
         for state in [PackState::Open, PackState::Sealed, PackState::Condemned] {
-            check(PackRecord { state, bytes: 6, entries: 7 });
+            check(PackRecord {
+                state,
+                bytes: 6,
+                entries: 7,
+            });
         }
         for subject in [None, Some(digest)] {
             check(ManifestRecord {
@@ -337,7 +417,11 @@ mod tests {
                 bytes: Bytes::from_static(b"{}"),
             });
         }
-        check(TagRecord { digest, created_ms: 1, moved_ms: 2 });
+        check(TagRecord {
+            digest,
+            created_ms: 1,
+            moved_ms: 2,
+        });
         check(RepositoryRecord { created_ms: 1 });
         check(UploadRecord {
             repository: "a".into(),
@@ -346,6 +430,9 @@ mod tests {
             ingest: Bytes::from_static(b"i"),
         });
         let numbers = vec![1, u64::MAX];
-        assert_eq!(decode_numbers(b"", &encode_numbers(&numbers)).unwrap(), numbers);
+        assert_eq!(
+            decode_numbers(b"", &encode_numbers(&numbers)).unwrap(),
+            numbers
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dvcr_core::chunk::{CUTTER_STATE_LEN, ChunkId};
+use dvcr_core::chunk::ChunkId;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
@@ -14,8 +14,8 @@ use super::{
     ingest::{CheckpointRow, Mark},
     ingest_state::IngestState,
     lane::{Appended, LaneTicket, Placed},
-    pack::Record,
-    recipe::{Piece, RecipeBuilder},
+    pack::{Codec, Record, RecordId},
+    recipe::{Piece, RecipeBuilder, RecipePart},
     segment::Segment,
 };
 use crate::meta::{Txn, record::ChunkRecord};
@@ -25,7 +25,11 @@ pub(super) enum CutBatch {
     /// Pieces in blob order; the records of the new chunks come last.
     Chunks(Vec<Found>),
     /// A point to make durable.
-    Mark { mark: Mark, cutter: [u8; CUTTER_STATE_LEN], tail: Bytes },
+    Mark {
+        mark: Mark,
+        cutter: Vec<u8>,
+        tail: Bytes,
+    },
     /// The blob is complete.
     End,
 }
@@ -35,15 +39,23 @@ pub(super) enum Found {
     /// Zeros.
     Zeros(u64),
     /// A chunk with a committed row.
-    Stored { id: ChunkId, len: u32, location: ChunkRecord },
+    Stored {
+        id: ChunkId,
+        len: u32,
+        location: ChunkRecord,
+    },
     /// A chunk that some upload has appended and not committed.
-    Pending { id: ChunkId, len: u32, placed: Placed },
+    Pending {
+        id: ChunkId,
+        len: u32,
+        placed: Placed,
+    },
     /// A new chunk; its record follows.
     New { id: ChunkId, len: u32 },
     /// The same chunk again in the same block.
     Again { id: ChunkId, len: u32 },
     /// The records of the new chunks, in order.
-    Records(JoinHandle<Vec<Record>>),
+    Records(JoinHandle<Result<Vec<Record>, StoreError>>),
 }
 
 /// An ingest's result.
@@ -77,14 +89,21 @@ impl AppendTask {
             segment: Segment::new(Arc::clone(&store.lanes)),
             ticket: store.lanes.ticket(),
             stored_len: state.stored_len,
-            template: IngestState { tail: Bytes::new(), part: Default::default(), ..state.clone() },
+            template: IngestState {
+                tail: Bytes::new(),
+                part: Default::default(),
+                ..state.clone()
+            },
             checkpoint_row,
             flush: None,
             store,
         }
     }
 
-    pub(super) async fn run(mut self, mut batches: mpsc::Receiver<CutBatch>) -> Result<Stored, StoreError> {
+    pub(super) async fn run(
+        mut self,
+        mut batches: mpsc::Receiver<CutBatch>,
+    ) -> Result<Stored, StoreError> {
         while let Some(batch) = batches.recv().await {
             match batch {
                 CutBatch::Chunks(found) => self.chunks(found).await?,
@@ -92,13 +111,19 @@ impl AppendTask {
                 CutBatch::End => {
                     self.flushed().await?;
                     let parts = Some((self.recipe, self.segment, self.ticket));
-                    return Ok(Stored { stored_len: self.stored_len, parts });
+                    return Ok(Stored {
+                        stored_len: self.stored_len,
+                        parts,
+                    });
                 }
             }
         }
         // The upload was dropped: what is marked is kept, the rest is forgotten.
         self.flushed().await?;
-        Ok(Stored { stored_len: self.stored_len, parts: None })
+        Ok(Stored {
+            stored_len: self.stored_len,
+            parts: None,
+        })
     }
 
     async fn chunks(&mut self, mut found: Vec<Found>) -> Result<(), StoreError> {
@@ -106,11 +131,17 @@ impl AppendTask {
         if let Some(Found::Records(_)) = found.last()
             && let Some(Found::Records(records)) = found.pop()
         {
-            let records = records.await.map_err(|error| match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(e) => StoreError::io("compress chunks".into(), std::io::Error::other(e)),
-            })?;
-            let ids: Vec<_> = records.iter().filter_map(Record::chunk_id).collect();
+            let records = records
+                .await
+                .map_err(|error| match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(e) => StoreError::io("compress chunks".into(), std::io::Error::other(e)),
+                })??;
+            let chunk_id = |record: &Record| match record.header().id() {
+                RecordId::Chunk(id) => Some(id),
+                _ => None,
+            };
+            let ids: Vec<_> = records.iter().filter_map(chunk_id).collect();
             for (id, appended) in ids.into_iter().zip(self.ticket.append(records).await?) {
                 if let Appended::Chunk(p) = appended {
                     self.stored_len += u64::from(p.location.stored_len);
@@ -148,21 +179,22 @@ impl AppendTask {
     /// Adds a piece to the recipe; a part that it completes goes into the pack too, for repair.
     async fn push(&mut self, piece: Piece) -> Result<(), StoreError> {
         let id = self.recipe.id();
-        let Some(record) = self.recipe.push(piece).map(|(n, part)| Record::recipe_part(id, n, part.encode())) else {
+        let Some(record) = self
+            .recipe
+            .push(piece)
+            .map(|(n, part)| recipe_record(id, n, part))
+        else {
             return Ok(());
         };
-        for appended in self.ticket.append(vec![record]).await? {
-            if let Appended::Other { pack, end } = appended {
-                self.segment.wrote(&pack, end);
-            }
-        }
-        Ok(())
+        self.segment.append_books(&self.ticket, vec![record?]).await
     }
 
     /// Makes everything up to the mark durable, in the background; one flush at a time.
-    async fn mark(&mut self, mark: Mark, cutter: [u8; CUTTER_STATE_LEN], tail: Bytes) -> Result<(), StoreError> {
+    async fn mark(&mut self, mark: Mark, cutter: Vec<u8>, tail: Bytes) -> Result<(), StoreError> {
         self.flushed().await?;
-        let Some(row) = self.checkpoint_row.clone() else { return Ok(()) };
+        let Some(row) = self.checkpoint_row.clone() else {
+            return Ok(());
+        };
         let segment = self.segment.take();
         let mut puts = self.recipe.take_rows();
         let state = IngestState {
@@ -176,10 +208,23 @@ impl AppendTask {
         };
         let store = Arc::clone(&self.store);
         self.flush = Some(self.store.tasks.spawn(async move {
-            let ended = || StoreError::io("checkpoint an upload".into(), std::io::Error::other("hashing ended early"));
+            let ended = || {
+                StoreError::io(
+                    "checkpoint an upload".into(),
+                    std::io::Error::other("hashing ended early"),
+                )
+            };
             let midstate = mark.hasher.await.map_err(|_| ended())?.save();
             puts.push(row(&IngestState { midstate, ..state }));
-            segment.flush(&*store.meta, Txn { puts, ..Txn::default() }).await?;
+            segment
+                .flush(
+                    &*store.meta,
+                    Txn {
+                        puts,
+                        ..Txn::default()
+                    },
+                )
+                .await?;
             if let Some(done) = mark.done {
                 // Nobody waits any more if the request was dropped.
                 let _ = done.send(());
@@ -201,9 +246,28 @@ impl AppendTask {
     }
 }
 
+/// A part of a recipe as a record of a pack.
+pub(super) fn recipe_record(
+    recipe: u64,
+    part: u32,
+    content: &RecipePart,
+) -> Result<Record, StoreError> {
+    let payload = content.encode();
+    let len = payload.len();
+    Record::new(
+        RecordId::RecipePart { recipe, part },
+        Codec::Raw,
+        len,
+        vec![payload],
+    )
+    .map_err(|e| StoreError::io("lay out a recipe".into(), std::io::Error::other(e)))
+}
+
 impl Store {
     pub(super) fn deduplicated(&self, len: u32) {
         self.stats.deduplicated_chunks.fetch_add(1, Relaxed);
-        self.stats.deduplicated_bytes.fetch_add(u64::from(len), Relaxed);
+        self.stats
+            .deduplicated_bytes
+            .fetch_add(u64::from(len), Relaxed);
     }
 }

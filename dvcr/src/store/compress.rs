@@ -67,7 +67,9 @@ impl Codecs {
     /// The stored form of a chunk. Never longer than the chunk; `Raw` returns the chunk itself, not a copy.
     pub(crate) fn encode(&self, chunk: &Bytes, effort: Effort) -> (Codec, Bytes) {
         let raw = (Codec::Raw, chunk.clone());
-        let Some(level) = effort.level() else { return raw };
+        let Some(level) = effort.level() else {
+            return raw;
+        };
         if entropy_bits(chunk) > ENTROPY_MAX_BITS {
             return raw;
         }
@@ -104,7 +106,9 @@ impl Codecs {
                     Some(decompressor) => decompressor,
                     None => zstd::bulk::Decompressor::new().map_err(|e| e.to_string())?,
                 };
-                let decoded = decompressor.decompress(&payload, len).map_err(|e| e.to_string());
+                let decoded = decompressor
+                    .decompress(&payload, len)
+                    .map_err(|e| e.to_string());
                 let mut pool = lock(&self.decompressors);
                 if pool.len() < CONTEXTS_KEPT {
                     pool.push(decompressor);
@@ -116,13 +120,18 @@ impl Codecs {
         if bytes.len() == len {
             Ok(bytes)
         } else {
-            Err(format!("chunk of {} bytes where the recipe says {len}", bytes.len()))
+            Err(format!(
+                "chunk of {} bytes where the recipe says {len}",
+                bytes.len()
+            ))
         }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Shannon entropy of a sample spread over the data, bits per byte.
@@ -141,7 +150,11 @@ fn entropy_bits(data: &[u8]) -> f64 {
         }
     }
     let total = f64::from(u32::try_from(run * RUNS).expect("a sample is small"));
-    let sum: f64 = counts.iter().filter(|c| **c > 0).map(|c| f64::from(*c) * f64::from(*c).log2()).sum();
+    let sum: f64 = counts
+        .iter()
+        .filter(|c| **c > 0)
+        .map(|c| f64::from(*c) * f64::from(*c).log2())
+        .sum();
     total.log2() - sum / total
 }
 
@@ -190,12 +203,18 @@ mod tests {
         let (codec, stored) = codecs.encode(&Bytes::from(vec![7u8; 40_000]), Effort::Full);
         assert!(codecs.decode(codec, stored.clone(), 39_999).is_err());
         assert!(codecs.decode(codec, stored, 40_001).is_err());
-        assert!(codecs.decode(Codec::Zstd, Bytes::from_static(b"junk"), 10).is_err());
+        assert!(
+            codecs
+                .decode(Codec::Zstd, Bytes::from_static(b"junk"), 10)
+                .is_err()
+        );
     }
 
     #[test]
     fn effort_falls_with_the_backlog() {
-        let efforts: Vec<_> = [0, 4, 5, 6, 7, 10, 11].map(|w| Effort::for_backlog(w, 2)).to_vec();
+        let efforts: Vec<_> = [0, 4, 5, 6, 7, 10, 11]
+            .map(|w| Effort::for_backlog(w, 2))
+            .to_vec();
         use Effort::*;
         assert_eq!(efforts, [Full, Full, Less, Less, Least, Least, None]);
     }

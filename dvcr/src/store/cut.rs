@@ -15,7 +15,7 @@ use super::{
     compress::Effort,
     ingest::Step,
     lane::Placed,
-    pack::Record,
+    pack::{Record, RecordId},
 };
 use crate::{
     blocking,
@@ -42,7 +42,11 @@ pub(super) struct CutTask {
 
 impl CutTask {
     pub(super) fn new(store: Arc<Store>, cutter: Cutter, tail: Bytes) -> Self {
-        Self { store, cutter, tail }
+        Self {
+            store,
+            cutter,
+            tail,
+        }
     }
 
     pub(super) async fn run(
@@ -53,9 +57,11 @@ impl CutTask {
         while let Some(step) = steps.recv().await {
             let batch = match step {
                 Step::Block(block) => CutBatch::Chunks(self.chunks(block, false).await?),
-                Step::Mark(mark) => {
-                    CutBatch::Mark { mark, cutter: self.cutter.state(), tail: self.tail.clone() }
-                }
+                Step::Mark(mark) => CutBatch::Mark {
+                    mark,
+                    cutter: self.cutter.state().to_vec(),
+                    tail: self.tail.clone(),
+                },
                 Step::End => {
                     let last = self.chunks(Bytes::new(), true).await?;
                     if batches.send(CutBatch::Chunks(last)).await.is_err() {
@@ -85,8 +91,19 @@ impl CutTask {
         let ids: Vec<ChunkId> = cuttings.iter().filter_map(|c| c.id).collect();
         // What is pending is asked first: a chunk leaves there only after its row is committed.
         let pending = self.store.lanes.pending.get(&ids);
-        let unknown: Vec<_> = ids.iter().zip(&pending).filter(|(_, p)| p.is_none()).map(|(id, _)| key::chunk(id)).collect();
-        let mut rows = self.store.meta.get(&unknown).await?.into_iter().zip(&unknown);
+        let unknown: Vec<_> = ids
+            .iter()
+            .zip(&pending)
+            .filter(|(_, p)| p.is_none())
+            .map(|(id, _)| key::chunk(id))
+            .collect();
+        let mut rows = self
+            .store
+            .meta
+            .get(&unknown)
+            .await?
+            .into_iter()
+            .zip(&unknown);
         let mut pending = pending.into_iter();
         let mut fresh = HashSet::new();
         let mut to_store = Vec::new();
@@ -127,7 +144,10 @@ impl CutTask {
     }
 
     /// Starts to make records of new chunks.
-    fn compress(&self, chunks: Vec<(ChunkId, Bytes)>) -> JoinHandle<Vec<Record>> {
+    fn compress(
+        &self,
+        chunks: Vec<(ChunkId, Bytes)>,
+    ) -> JoinHandle<Result<Vec<Record>, StoreError>> {
         let store = Arc::clone(&self.store);
         store.stats.compress_queue.fetch_add(1, Relaxed);
         let tasks = store.tasks.clone();
@@ -136,7 +156,10 @@ impl CutTask {
             let waiting = store.stats.compress_queue.load(Relaxed);
             let effort = Effort::for_backlog(waiting, store.options.workers);
             if effort != Effort::Full {
-                store.stats.hurried_chunks.fetch_add(chunks.len() as u64, Relaxed);
+                store
+                    .stats
+                    .hurried_chunks
+                    .fetch_add(chunks.len() as u64, Relaxed);
             }
             let codecs = Arc::clone(&store.codecs);
             let records = blocking::run(move || {
@@ -145,7 +168,9 @@ impl CutTask {
                     .map(|(id, chunk)| {
                         let len = chunk.len();
                         let (codec, payload) = codecs.encode(&chunk, effort);
-                        Record::chunk(id, codec, len, payload)
+                        Record::new(RecordId::Chunk(id), codec, len, vec![payload]).map_err(|e| {
+                            StoreError::io("lay out a chunk".into(), std::io::Error::other(e))
+                        })
                     })
                     .collect()
             })
@@ -190,7 +215,9 @@ fn cut(cutter: &mut Cutter, mut tail: Bytes, block: &Bytes, end: bool) -> (Vec<C
         }
     }
     while at < block.len() {
-        let Some(cut) = cutter.next(&block[at..], end) else { break };
+        let Some(cut) = cutter.next(&block[at..], end) else {
+            break;
+        };
         push(block.slice(at..at + cut.len), cut.zero);
         at += cut.len;
     }

@@ -90,6 +90,9 @@ mod tests {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         hasher.update(b"abc");
         let state = hex::encode(hasher.save());
-        assert!(state.starts_with("67e6096a85ae67bb72f36e3c3af54fa5"), "{state}");
+        assert!(
+            state.starts_with("67e6096a85ae67bb72f36e3c3af54fa5"),
+            "{state}"
+        );
     }
 }

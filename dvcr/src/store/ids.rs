@@ -22,7 +22,11 @@ pub(crate) struct IdAllocator {
 
 impl IdAllocator {
     pub(crate) fn new(meta: Arc<dyn MetaStore>, sequence: &'static str) -> Self {
-        Self { meta, sequence, range: Mutex::new((0, 0)) }
+        Self {
+            meta,
+            sequence,
+            range: Mutex::new((0, 0)),
+        }
     }
 
     /// The next number; never 0.
@@ -30,18 +34,30 @@ impl IdAllocator {
         let mut range = self.range.lock().await;
         while range.0 == range.1 {
             let key = key::counter(self.sequence);
-            let stored = self.meta.get(std::slice::from_ref(&key)).await?.pop().flatten();
+            let stored = self
+                .meta
+                .get(std::slice::from_ref(&key))
+                .await?
+                .pop()
+                .flatten();
             let (first, check) = match stored {
                 Some(value) => {
                     let first = decode_numbers(&key, &value)?.first().copied();
                     let what = "a number";
-                    let corrupt = || MetaError::Corrupt { key: hex::encode(&key), what };
+                    let corrupt = || MetaError::Corrupt {
+                        key: hex::encode(&key),
+                        what,
+                    };
                     (first.ok_or_else(corrupt)?, Check::Exact(key.clone(), value))
                 }
                 None => (1, Check::Absent(key.clone())),
             };
             let end = first + RESERVED;
-            let txn = Txn { checks: vec![check], puts: vec![(key, encode_numbers(&[end]))], deletes: vec![] };
+            let txn = Txn {
+                checks: vec![check],
+                puts: vec![(key, encode_numbers(&[end]))],
+                deletes: vec![],
+            };
             if self.meta.commit(txn).await? == Commit::Done {
                 *range = (first, end);
             }

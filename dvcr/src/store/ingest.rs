@@ -27,12 +27,11 @@ use tokio::{
 
 use super::{
     Store, StoreError,
-    append::{AppendTask, CutBatch, Stored},
+    append::{AppendTask, CutBatch, Stored, recipe_record},
     cut::CutTask,
     hasher::Hasher,
     ingest_state::IngestState,
-    lane::Appended,
-    pack::Record,
+    pack::{BlobHead, Codec, Record, RecordId},
     recipe::RecipeBuilder,
     segment::Segment,
 };
@@ -157,7 +156,11 @@ impl Ingest {
     /// Goes on from `state`. `checkpoint_row` makes the row that each flush commits with its chunks; without one, nothing is
     /// flushed before the end.
     #[must_use]
-    pub fn new(store: Arc<Store>, state: IngestState, checkpoint_row: Option<CheckpointRow>) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        state: IngestState,
+        checkpoint_row: Option<CheckpointRow>,
+    ) -> Self {
         let memory = Arc::new(Semaphore::new(store.options.upload_blocks));
         let offset = state.offset;
         Self {
@@ -178,7 +181,10 @@ impl Ingest {
     #[must_use]
     pub fn verify(store: Arc<Store>, algorithm: Algorithm) -> Self {
         let state = IngestState::new(0, algorithm);
-        Self { verify_only: true, ..Self::new(store, state, None) }
+        Self {
+            verify_only: true,
+            ..Self::new(store, state, None)
+        }
     }
 
     /// Bytes taken in so far.
@@ -189,7 +195,10 @@ impl Ingest {
 
     /// Takes in the next bytes. Waits while this upload or all together hold as much memory as they may.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
-        self.store.stats.ingested_bytes.fetch_add(bytes.len() as u64, Relaxed);
+        self.store
+            .stats
+            .ingested_bytes
+            .fetch_add(bytes.len() as u64, Relaxed);
         while !bytes.is_empty() {
             if self.block.is_none() {
                 let mine = Arc::clone(&self.memory).acquire_owned().await;
@@ -197,9 +206,14 @@ impl Ingest {
                 let permits = [mine, all].map(|p| p.expect("the semaphores are never closed"));
                 // Small uploads stay small; the buffer grows to a block by doubling.
                 let capacity = bytes.len().clamp(64 << 10, BLOCK_BYTES);
-                self.block = Some(Block { bytes: BytesMut::with_capacity(capacity), _permits: permits });
+                self.block = Some(Block {
+                    bytes: BytesMut::with_capacity(capacity),
+                    _permits: permits,
+                });
             }
-            let Some(block) = &mut self.block else { continue };
+            let Some(block) = &mut self.block else {
+                continue;
+            };
             let part = bytes.split_to(bytes.len().min(BLOCK_BYTES - block.bytes.len()));
             block.bytes.extend_from_slice(&part);
             self.offset += part.len() as u64;
@@ -222,7 +236,9 @@ impl Ingest {
 
     /// Records the state durably, so that the upload can go on from here after a restart. Returns the offset.
     pub async fn suspend(mut self) -> Result<u64, StoreError> {
-        let Some(row) = self.checkpoint_row.clone() else { return Ok(self.offset) };
+        let Some(row) = self.checkpoint_row.clone() else {
+            return Ok(self.offset);
+        };
         if self.pipeline.is_none() && self.offset <= INLINE_BYTES_MAX {
             let mut state = self.state.clone();
             if let Some(block) = self.block.take() {
@@ -230,7 +246,13 @@ impl Ingest {
             }
             let puts = vec![row(&state)];
             Segment::new(Arc::clone(&self.store.lanes))
-                .flush(&*self.store.meta, Txn { puts, ..Txn::default() })
+                .flush(
+                    &*self.store.meta,
+                    Txn {
+                        puts,
+                        ..Txn::default()
+                    },
+                )
                 .await?;
             return Ok(self.offset);
         }
@@ -261,7 +283,13 @@ impl Ingest {
         }
         self.push_block().await?;
         self.start()?;
-        let Some(Pipeline { hash, hashed, steps, stored }) = self.pipeline.take() else {
+        let Some(Pipeline {
+            hash,
+            hashed,
+            steps,
+            stored,
+        }) = self.pipeline.take()
+        else {
             unreachable!("the pipeline was started")
         };
         drop(hash);
@@ -287,19 +315,33 @@ impl Ingest {
         };
         // With these in the packs a lost database can be rebuilt from them.
         let (number, part) = builder.last_part();
-        let records = vec![
-            Record::recipe_part(builder.id(), number, part.encode()),
-            Record::blob_head(&digest, self.offset, builder.id(), builder.parts(), self.store.now_ms()),
-        ];
-        for appended in ticket.append(records).await? {
-            if let Appended::Other { pack, end } = appended {
-                segment.wrote(&pack, end);
-            }
-        }
+        let head = BlobHead {
+            digest,
+            len: self.offset,
+            recipe: builder.id(),
+            parts: builder.parts(),
+            created_unix_ms: self.store.clock.now_ms(),
+        };
+        let payload = Bytes::from(head.encode());
+        let len = payload.len();
+        let head = Record::new(
+            RecordId::BlobHead {
+                recipe: builder.id(),
+            },
+            Codec::Raw,
+            len,
+            vec![payload],
+        )
+        .map_err(|e| StoreError::io("lay out a blob head".into(), std::io::Error::other(e)))?;
+        let part = recipe_record(builder.id(), number, part)?;
+        segment.append_books(&ticket, vec![part, head]).await?;
         Ok(Finished {
             len: self.offset,
             digest,
-            body: FinishedBody::Recipe { id: builder.id(), parts: builder.parts() },
+            body: FinishedBody::Recipe {
+                id: builder.id(),
+                parts: builder.parts(),
+            },
             stored_len: stored.stored_len,
             rows: builder.take_rows(),
             segment,
@@ -309,37 +351,76 @@ impl Ingest {
     async fn flush_if_due(&mut self) -> Result<(), StoreError> {
         let due = self.offset - self.marked_offset >= FLUSH_BYTES
             || (self.marked_at.elapsed() >= FLUSH_INTERVAL && self.offset > self.marked_offset);
-        if due && self.checkpoint_row.is_some() { self.mark(None).await } else { Ok(()) }
+        if due && self.checkpoint_row.is_some() {
+            self.mark(None).await
+        } else {
+            Ok(())
+        }
     }
 
     async fn mark(&mut self, done: Option<oneshot::Sender<()>>) -> Result<(), StoreError> {
         self.start()?;
         (self.marked_offset, self.marked_at) = (self.offset, Instant::now());
         let (save, saved) = oneshot::channel();
-        let mark = Mark { offset: self.offset, hasher: saved, done };
-        let Some(pipeline) = &self.pipeline else { unreachable!("the pipeline was started") };
-        let Some(steps) = &pipeline.steps else { return Ok(()) };
-        let sent = pipeline.hash.send(HashStep::Mark(save)).await.is_ok() && steps.send(Step::Mark(mark)).await.is_ok();
-        if sent { Ok(()) } else { Err(self.failure().await) }
+        let mark = Mark {
+            offset: self.offset,
+            hasher: saved,
+            done,
+        };
+        let Some(pipeline) = &self.pipeline else {
+            unreachable!("the pipeline was started")
+        };
+        let Some(steps) = &pipeline.steps else {
+            return Ok(());
+        };
+        let sent = pipeline.hash.send(HashStep::Mark(save)).await.is_ok()
+            && steps.send(Step::Mark(mark)).await.is_ok();
+        if sent {
+            Ok(())
+        } else {
+            Err(self.failure().await)
+        }
     }
 
     async fn push_block(&mut self) -> Result<(), StoreError> {
-        let Some(block) = self.block.take() else { return Ok(()) };
+        let Some(block) = self.block.take() else {
+            return Ok(());
+        };
         self.start()?;
         let bytes = Bytes::from_owner(block);
-        let Some(pipeline) = &self.pipeline else { unreachable!("the pipeline was started") };
-        let mut sent = pipeline.hash.send(HashStep::Block(bytes.clone())).await.is_ok();
+        let Some(pipeline) = &self.pipeline else {
+            unreachable!("the pipeline was started")
+        };
+        let mut sent = pipeline
+            .hash
+            .send(HashStep::Block(bytes.clone()))
+            .await
+            .is_ok();
         if let Some(steps) = &pipeline.steps {
             sent &= steps.send(Step::Block(bytes)).await.is_ok();
         }
-        if sent { Ok(()) } else { Err(self.failure().await) }
+        if sent {
+            Ok(())
+        } else {
+            Err(self.failure().await)
+        }
     }
 
     /// Why the pipeline ended early.
     async fn failure(&mut self) -> StoreError {
-        let broken = || StoreError::io("take in a blob".into(), std::io::Error::other("the pipeline ended early"));
+        let broken = || {
+            StoreError::io(
+                "take in a blob".into(),
+                std::io::Error::other("the pipeline ended early"),
+            )
+        };
         match self.pipeline.take() {
-            Some(Pipeline { stored, hash, steps, .. }) => {
+            Some(Pipeline {
+                stored,
+                hash,
+                steps,
+                ..
+            }) => {
                 drop((hash, steps));
                 joined(stored).await.err().unwrap_or_else(broken)
             }
@@ -359,11 +440,22 @@ impl Ingest {
         let (hash, hash_steps) = mpsc::channel(queue);
         let hashed = self.store.tasks.spawn(hash_task(hasher, hash_steps));
         if self.verify_only {
-            let stored = self.store.tasks.spawn(async { Ok(Stored { stored_len: 0, parts: None }) });
-            self.pipeline = Some(Pipeline { hash, hashed, steps: None, stored });
+            let stored = self.store.tasks.spawn(async {
+                Ok(Stored {
+                    stored_len: 0,
+                    parts: None,
+                })
+            });
+            self.pipeline = Some(Pipeline {
+                hash,
+                hashed,
+                steps: None,
+                stored,
+            });
             return Ok(());
         }
-        let cutter = Cutter::restore(&state.cutter).ok_or_else(|| StoreError::state("a cutter of this version"))?;
+        let cutter = Cutter::restore(&state.cutter)
+            .ok_or_else(|| StoreError::state("a cutter of this version"))?;
         let (steps, cut_steps) = mpsc::channel(queue);
         let (batches, append_batches) = mpsc::channel::<CutBatch>(queue);
         let cut = CutTask::new(Arc::clone(&self.store), cutter, state.tail.clone());
@@ -380,7 +472,12 @@ impl Ingest {
             joined(cutting).await?;
             Ok(stored)
         });
-        self.pipeline = Some(Pipeline { hash, hashed, steps: Some(steps), stored });
+        self.pipeline = Some(Pipeline {
+            hash,
+            hashed,
+            steps: Some(steps),
+            stored,
+        });
         Ok(())
     }
 }
@@ -410,7 +507,10 @@ async fn joined<T>(task: JoinHandle<Result<T, StoreError>>) -> Result<T, StoreEr
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(StoreError::io("take in a blob".into(), std::io::Error::other("the server is stopping"))),
+            Err(_) => Err(StoreError::io(
+                "take in a blob".into(),
+                std::io::Error::other("the server is stopping"),
+            )),
         },
     }
 }

@@ -1,10 +1,7 @@
 //! How far an ingest has come: enough to go on after a crash.
 
 use bytes::Bytes;
-use dvcr_core::{
-    chunk::{CUTTER_STATE_LEN, Cutter},
-    oci::Algorithm,
-};
+use dvcr_core::{chunk::Cutter, oci::Algorithm};
 
 use super::{hasher::Hasher, recipe::RecipePart};
 use crate::meta::{
@@ -28,7 +25,7 @@ pub struct IngestState {
     /// The digest's midstate after `offset` bytes.
     pub midstate: Vec<u8>,
     /// The cutter's state after the last cut.
-    pub cutter: [u8; CUTTER_STATE_LEN],
+    pub cutter: Vec<u8>,
     /// Bytes after the last cut.
     pub tail: Bytes,
     /// Where the parts of the recipe start, the unfinished one last.
@@ -47,7 +44,7 @@ impl IngestState {
             stored_len: 0,
             algorithm,
             midstate: Hasher::new(algorithm).save(),
-            cutter: Cutter::new().state(),
+            cutter: Cutter::new().state().to_vec(),
             tail: Bytes::new(),
             starts: vec![0],
             part: RecipePart::default(),
@@ -56,7 +53,8 @@ impl IngestState {
 
     /// Adds bytes to the tail; only while nothing has been cut.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
-        let mut hasher = Hasher::restore(self.algorithm, &self.midstate).ok_or("a digest midstate of this version")?;
+        let mut hasher = Hasher::restore(self.algorithm, &self.midstate)
+            .ok_or("a digest midstate of this version")?;
         hasher.update(bytes);
         self.midstate = hasher.save();
         self.offset += bytes.len() as u64;
@@ -96,15 +94,28 @@ impl IngestState {
             _ => return Err("a digest algorithm"),
         };
         let midstate = r.bytes()?.to_vec();
-        let cutter = r.bytes()?.try_into().map_err(|_| "a cutter's state")?;
+        let cutter = r.bytes()?.to_vec();
         let tail = bytes.slice_ref(r.bytes()?);
         let part = RecipePart::parse(r.bytes()?)?;
         let starts = r.tail();
         if starts.is_empty() || starts.len() % 8 != 0 {
             return Err("where the parts start");
         }
-        let starts = starts.chunks_exact(8).map(|n| u64::from_le_bytes(n.try_into().expect("eight bytes"))).collect();
-        Ok(Self { recipe, offset, stored_len, algorithm, midstate, cutter, tail, starts, part })
+        let starts = starts
+            .chunks_exact(8)
+            .map(|n| u64::from_le_bytes(n.try_into().expect("eight bytes")))
+            .collect();
+        Ok(Self {
+            recipe,
+            offset,
+            stored_len,
+            algorithm,
+            midstate,
+            cutter,
+            tail,
+            starts,
+            part,
+        })
     }
 }
 
@@ -120,7 +131,13 @@ mod tests {
         let mut state = IngestState::new(4, Algorithm::Sha512);
         state.append(b"hello").unwrap();
         state.starts.push(77);
-        state.part = RecipePart { start: 77, pieces: vec![Piece::Chunk { id: ChunkId([1; 32]), len: 9 }] };
+        state.part = RecipePart {
+            start: 77,
+            pieces: vec![Piece::Chunk {
+                id: ChunkId([1; 32]),
+                len: 9,
+            }],
+        };
         let bytes = state.encode();
         assert_eq!(IngestState::parse(&bytes).unwrap(), state);
         for len in 0..bytes.len() {

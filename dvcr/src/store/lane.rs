@@ -22,7 +22,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::{
     StoreError, StoreStats,
     ids::IdAllocator,
-    pack::{self, Entry, Footer, Record},
+    pack::{PackBuilder, PackHeader, RECORD_HEADER_LEN, Record, RecordId},
 };
 use crate::{
     backend::{PackBackend, PackId},
@@ -44,14 +44,21 @@ pub(crate) struct OpenPack {
     poisoned: AtomicBool,
     /// How far the pack is durable, bytes. Held across the fdatasync, so that those who wait share it.
     durable: AsyncMutex<u64>,
-    entries: Mutex<Vec<Entry>>,
+    /// What was handed to the backend, in order; ahead of `appended` while a batch is being written.
+    builder: Mutex<PackBuilder>,
 }
 
 impl OpenPack {
+    fn builder(&self) -> MutexGuard<'_, PackBuilder> {
+        self.builder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn poisoned_error(&self) -> StoreError {
         StoreError::io(
             format!("write pack {}", self.id),
-            std::io::Error::other("an earlier write to this pack failed; nothing more is written to it"),
+            std::io::Error::other(
+                "an earlier write to this pack failed; nothing more is written to it",
+            ),
         )
     }
 }
@@ -66,7 +73,9 @@ pub(crate) struct Placed {
 impl Placed {
     /// Offset in the pack just past the chunk's record.
     pub(crate) fn end(&self) -> u64 {
-        u64::from(self.location.offset) + pack::RECORD_HEADER_LEN as u64 + u64::from(self.location.stored_len)
+        u64::from(self.location.offset)
+            + RECORD_HEADER_LEN as u64
+            + u64::from(self.location.stored_len)
     }
 }
 
@@ -84,7 +93,13 @@ impl Pending {
 
     pub(crate) fn get(&self, ids: &[ChunkId]) -> Vec<Option<Placed>> {
         let map = self.lock();
-        ids.iter().map(|id| map.get(id).filter(|p| !p.pack.poisoned.load(Relaxed)).cloned()).collect()
+        ids.iter()
+            .map(|id| {
+                map.get(id)
+                    .filter(|p| !p.pack.poisoned.load(Relaxed))
+                    .cloned()
+            })
+            .collect()
     }
 
     /// Forgets chunks that are committed, or whose upload gave up.
@@ -108,7 +123,7 @@ pub(crate) enum Appended {
 pub(crate) struct Lanes {
     packs: Arc<dyn PackBackend>,
     meta: Arc<dyn MetaStore>,
-    ids: Arc<IdAllocator>,
+    ids: IdAllocator,
     stats: Arc<StoreStats>,
     pub(crate) pending: Pending,
     lanes: [Lane; LANES],
@@ -136,17 +151,29 @@ impl Lanes {
     pub(crate) fn new(
         packs: Arc<dyn PackBackend>,
         meta: Arc<dyn MetaStore>,
-        ids: Arc<IdAllocator>,
+        ids: IdAllocator,
         stats: Arc<StoreStats>,
     ) -> Self {
-        Self { packs, meta, ids, stats, pending: Pending::default(), lanes: Default::default() }
+        Self {
+            packs,
+            meta,
+            ids,
+            stats,
+            pending: Pending::default(),
+            lanes: Default::default(),
+        }
     }
 
     /// A place on the lane with the fewest users; the first of them, so that few packs are open when little happens.
     pub(crate) fn ticket(self: &Arc<Self>) -> LaneTicket {
-        let lane = (0..LANES).min_by_key(|i| self.lanes[*i].users.load(Relaxed)).unwrap_or(0);
+        let lane = (0..LANES)
+            .min_by_key(|i| self.lanes[*i].users.load(Relaxed))
+            .unwrap_or(0);
         self.lanes[lane].users.fetch_add(1, Relaxed);
-        LaneTicket { lanes: Arc::clone(self), lane }
+        LaneTicket {
+            lanes: Arc::clone(self),
+            lane,
+        }
     }
 
     /// Seals every open pack.
@@ -161,7 +188,11 @@ impl Lanes {
 
     async fn open_pack(&self) -> Result<Arc<OpenPack>, StoreError> {
         let id = PackId(self.ids.next().await?);
-        let row = PackRecord { state: PackState::Open, bytes: 0, entries: 0 };
+        let row = PackRecord {
+            state: PackState::Open,
+            bytes: 0,
+            entries: 0,
+        };
         // The row comes first: a row without a file is dropped at the next start, a file without a row would be lost space.
         let txn = Txn {
             checks: vec![Check::Absent(key::pack(id))],
@@ -169,20 +200,33 @@ impl Lanes {
             deletes: vec![],
         };
         if self.meta.commit(txn).await? != Commit::Done {
-            return Err(StoreError::io(format!("create pack {id}"), std::io::Error::other("its number is taken")));
+            return Err(StoreError::io(
+                format!("create pack {id}"),
+                std::io::Error::other("its number is taken"),
+            ));
         }
+        let mut slices = Vec::with_capacity(1);
+        let nonce = getrandom::u64().map_err(|e| {
+            StoreError::io(
+                format!("create pack {id}"),
+                std::io::Error::other(e.to_string()),
+            )
+        })?;
+        let builder = PackBuilder::new(PackHeader { pack: id, nonce }, &mut slices);
         let backend = Arc::clone(&self.packs);
-        let header = pack::file_header(id);
-        let len = header.len() as u64;
-        blocking::run(move || backend.create(id).and_then(|()| backend.append(id, 0, &[header])))
-            .await
-            .map_err(|e| StoreError::io(format!("create pack {id}"), e))?;
+        blocking::run(move || {
+            backend
+                .create(id)
+                .and_then(|()| backend.append(id, 0, &slices))
+        })
+        .await
+        .map_err(|e| StoreError::io(format!("create pack {id}"), e))?;
         Ok(Arc::new(OpenPack {
             id,
-            appended: AtomicU64::new(len),
+            appended: AtomicU64::new(builder.len()),
             poisoned: AtomicBool::new(false),
             durable: AsyncMutex::new(0),
-            entries: Mutex::new(Vec::new()),
+            builder: Mutex::new(builder),
         }))
     }
 
@@ -190,16 +234,19 @@ impl Lanes {
     async fn seal(&self, pack: &Arc<OpenPack>) -> Result<(), StoreError> {
         let id = pack.id;
         let mut durable = pack.durable.lock().await;
-        let entries = std::mem::take(&mut *pack.entries.lock().unwrap_or_else(PoisonError::into_inner));
         let poisoned = pack.poisoned.load(Relaxed);
-        // A poisoned pack ends where it was last known to be good, and gets no footer: it takes no more writes.
-        let (end, entries) = if poisoned {
-            (*durable, entries.into_iter().filter(|e| e.end() <= *durable).collect())
-        } else {
-            (pack.appended.load(Relaxed), entries)
+        let (end, count, footer) = {
+            let mut builder = pack.builder();
+            // A poisoned pack ends where it was last known to be good, and gets no footer: it takes no more writes.
+            let footer = if poisoned {
+                builder.truncate(*durable);
+                None
+            } else {
+                Some(builder.footer())
+            };
+            (builder.len(), builder.entries().len(), footer)
         };
-        let count = u32::try_from(entries.len()).expect("a pack has fewer than 2^32 records");
-        let footer = (!poisoned).then(|| Footer::encode(&entries));
+        let count = u32::try_from(count).expect("a pack has a bounded number of records");
         let len = end + footer.as_ref().map_or(0, |f| f.len() as u64);
         let backend = Arc::clone(&self.packs);
         blocking::run(move || {
@@ -212,7 +259,11 @@ impl Lanes {
         .map_err(|e| StoreError::io(format!("seal pack {id}"), e))?;
         *durable = len.max(*durable);
         drop(durable);
-        let row = PackRecord { state: PackState::Sealed, bytes: len, entries: count };
+        let row = PackRecord {
+            state: PackState::Sealed,
+            bytes: len,
+            entries: count,
+        };
         let txn = Txn {
             checks: vec![Check::Present(key::pack(id))],
             puts: vec![(key::pack(id), row.encode())],
@@ -227,7 +278,9 @@ impl Lanes {
         pack.poisoned.store(true, Relaxed);
         self.stats.poisoned_packs.fetch_add(1, Relaxed);
         let durable = *pack.durable.lock().await;
-        self.pending.lock().retain(|_, placed| !Arc::ptr_eq(&placed.pack, pack) || placed.end() <= durable);
+        self.pending
+            .lock()
+            .retain(|_, placed| !Arc::ptr_eq(&placed.pack, pack) || placed.end() <= durable);
     }
 
     /// Seals a pack in the background; what fails is logged, and made good at the next start.
@@ -241,7 +294,11 @@ impl Lanes {
     }
 
     /// Returns once the first `end` bytes of the pack survive a crash.
-    pub(crate) async fn make_durable(self: &Arc<Self>, pack: &Arc<OpenPack>, end: u64) -> Result<(), StoreError> {
+    pub(crate) async fn make_durable(
+        self: &Arc<Self>,
+        pack: &Arc<OpenPack>,
+        end: u64,
+    ) -> Result<(), StoreError> {
         let mut durable = pack.durable.lock().await;
         if *durable >= end {
             return Ok(());
@@ -271,12 +328,14 @@ impl Lanes {
 
 impl LaneTicket {
     /// Appends records; chunks that another upload has put somewhere meanwhile are not stored again.
+    ///
+    /// Not to be cancelled: the lane would no longer know how far its pack goes. Only pipeline tasks call it.
     pub(crate) async fn append(&self, records: Vec<Record>) -> Result<Vec<Appended>, StoreError> {
         let lanes = &self.lanes;
         let mut open = lanes.lanes[self.lane].open.lock().await;
-        if let Some(pack) = open.take_if(|pack| {
-            pack.poisoned.load(Relaxed) || pack.appended.load(Relaxed) >= pack::PACK_BYTES_TARGET
-        }) {
+        if let Some(pack) =
+            open.take_if(|pack| pack.poisoned.load(Relaxed) || pack.builder().is_full())
+        {
             lanes.seal_later(pack);
         }
         let pack = match &*open {
@@ -284,56 +343,58 @@ impl LaneTicket {
             None => Arc::clone(open.insert(lanes.open_pack().await?)),
         };
         let begin = pack.appended.load(Relaxed);
-        let mut offset = begin;
         let mut appended = Vec::with_capacity(records.len());
         let mut slices: Vec<Bytes> = Vec::with_capacity(2 * records.len());
-        let mut entries = Vec::with_capacity(records.len());
         let mut mine = Vec::new();
         {
             let mut pending = lanes.pending.lock();
+            let mut builder = pack.builder();
             for record in records {
-                let chunk = record.chunk_id();
-                if let Some(placed) = chunk.and_then(|id| pending.get(&id)).filter(|p| !p.pack.poisoned.load(Relaxed)) {
+                let chunk = match record.header().id() {
+                    RecordId::Chunk(id) => Some(id),
+                    _ => None,
+                };
+                let known = chunk.and_then(|id| pending.get(&id));
+                if let Some(placed) = known.filter(|p| !p.pack.poisoned.load(Relaxed)) {
                     appended.push(Appended::Chunk(placed.clone()));
                     continue;
                 }
-                let at = u32::try_from(offset).expect("packs stay below 4 GiB");
-                offset += record.len();
-                entries.push(record.entry(at));
+                let entry = builder.push(record, &mut slices).map_err(|e| {
+                    StoreError::io("lay out a record".into(), std::io::Error::other(e))
+                })?;
                 appended.push(match chunk {
                     Some(id) => {
-                        let location =
-                            ChunkRecord { pack: pack.id, offset: at, stored_len: record.stored_len() };
-                        let placed = Placed { location, pack: Arc::clone(&pack) };
+                        let stored_len = u32::try_from(entry.header.stored_len())
+                            .expect("payloads are bounded far below 4 GiB");
+                        let location = ChunkRecord {
+                            pack: pack.id,
+                            offset: entry.offset,
+                            stored_len,
+                        };
+                        let placed = Placed {
+                            location,
+                            pack: Arc::clone(&pack),
+                        };
                         pending.insert(id, placed.clone());
                         mine.push(id);
                         Appended::Chunk(placed)
                     }
-                    None => Appended::Other { pack: Arc::clone(&pack), end: offset },
+                    None => Appended::Other {
+                        pack: Arc::clone(&pack),
+                        end: entry.end(),
+                    },
                 });
-                slices.extend(record.into_slices());
             }
         }
         if slices.is_empty() {
             return Ok(appended);
         }
+        let end = pack.builder().len();
         let backend = Arc::clone(&lanes.packs);
         let id = pack.id;
-        // Written by a task of its own: should this upload be dropped now, the lane still knows how far the pack goes.
-        let write = {
-            let pack = Arc::clone(&pack);
-            blocking::run(move || {
-                let result = backend.append(id, begin, &slices);
-                if result.is_ok() {
-                    pack.entries.lock().unwrap_or_else(PoisonError::into_inner).extend(entries);
-                    pack.appended.store(offset, Relaxed);
-                } else {
-                    pack.poisoned.store(true, Relaxed);
-                }
-                result
-            })
-        };
-        if let Err(error) = write.await {
+        let result = blocking::run(move || backend.append(id, begin, &slices)).await;
+        if let Err(error) = result {
+            pack.poisoned.store(true, Relaxed);
             lanes.pending.remove(&mine);
             lanes.poison(&pack).await;
             if let Some(pack) = open.take() {
@@ -341,7 +402,8 @@ impl LaneTicket {
             }
             return Err(StoreError::io(format!("append to pack {id}"), error));
         }
-        lanes.stats.stored_bytes.fetch_add(offset - begin, Relaxed);
+        pack.appended.store(end, Relaxed);
+        lanes.stats.stored_bytes.fetch_add(end - begin, Relaxed);
         Ok(appended)
     }
 }

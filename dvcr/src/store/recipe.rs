@@ -95,7 +95,10 @@ impl RecipePart {
 
     /// Reads the value of `key`.
     pub(crate) fn decode(key: &[u8], bytes: &Bytes) -> Result<Self, MetaError> {
-        Self::parse(bytes).map_err(|what| MetaError::Corrupt { key: hex::encode(key), what })
+        Self::parse(bytes).map_err(|what| MetaError::Corrupt {
+            key: hex::encode(key),
+            what,
+        })
     }
 
     /// Offset in the blob of the first byte past this part.
@@ -120,10 +123,16 @@ fn take_piece(rest: &mut &[u8]) -> Decoded<Piece> {
             }
             Piece::Chunk { id, len }
         }
-        1 => Piece::Zeros { len: u64::from_le_bytes(take(rest, 8)?.try_into().expect("eight bytes")) },
+        1 => Piece::Zeros {
+            len: u64::from_le_bytes(take(rest, 8)?.try_into().expect("eight bytes")),
+        },
         _ => return Err("a kind of piece"),
     };
-    if piece.is_empty() { Err("a piece of at least one byte") } else { Ok(piece) }
+    if piece.is_empty() {
+        Err("a piece of at least one byte")
+    } else {
+        Ok(piece)
+    }
 }
 
 /// Builds the recipe of a blob piece by piece.
@@ -139,24 +148,35 @@ pub(crate) struct RecipeBuilder {
 }
 
 impl RecipeBuilder {
+    #[cfg(test)]
     pub(crate) fn new(id: u64) -> Self {
-        Self { id, starts: vec![0], part: RecipePart::default(), finished: Vec::new() }
+        Self::resume(id, vec![0], RecipePart::default())
     }
 
     /// Continues a recipe whose parts start at `starts` and whose last part is `part`.
     pub(crate) fn resume(id: u64, starts: Vec<u64>, part: RecipePart) -> Self {
-        Self { id, starts, part, finished: Vec::new() }
+        Self {
+            id,
+            starts,
+            part,
+            finished: Vec::new(),
+        }
     }
 
     /// Adds a piece. Returns the part that this piece completed, if it did.
     pub(crate) fn push(&mut self, piece: Piece) -> Option<(u32, &RecipePart)> {
-        if let (Piece::Zeros { len }, Some(Piece::Zeros { len: last })) = (&piece, self.part.pieces.last_mut()) {
+        if let (Piece::Zeros { len }, Some(Piece::Zeros { len: last })) =
+            (&piece, self.part.pieces.last_mut())
+        {
             *last += len;
             return None;
         }
         let mut completed = false;
         if self.part.pieces.len() == PART_PIECES_MAX {
-            let next = RecipePart { start: self.part.end(), pieces: Vec::new() };
+            let next = RecipePart {
+                start: self.part.end(),
+                pieces: Vec::new(),
+            };
             self.starts.push(next.start);
             let number = self.current();
             let done = std::mem::replace(&mut self.part, next);
@@ -164,7 +184,9 @@ impl RecipeBuilder {
             completed = true;
         }
         self.part.pieces.push(piece);
-        completed.then(|| self.finished.last().map(|(n, p)| (*n, p))).flatten()
+        completed
+            .then(|| self.finished.last().map(|(n, p)| (*n, p)))
+            .flatten()
     }
 
     /// Number of the unfinished part.
@@ -186,13 +208,24 @@ impl RecipeBuilder {
         self.id
     }
 
+    /// Offsets of the first byte of each part.
+    pub(crate) fn starts(&self) -> &[u64] {
+        &self.starts
+    }
+
     /// The rows that bring what is stored up to date.
     pub(crate) fn take_rows(&mut self) -> Vec<(Key, Value)> {
-        let mut rows: Vec<_> =
-            self.finished.drain(..).map(|(n, part)| (key::recipe(self.id, n), part.encode())).collect();
+        let mut rows: Vec<_> = self
+            .finished
+            .drain(..)
+            .map(|(n, part)| (key::recipe(self.id, n), part.encode()))
+            .collect();
         rows.push((key::recipe(self.id, self.current()), self.part.encode()));
         if self.starts.len() > 1 {
-            rows.push((key::recipe(self.id, key::RECIPE_STARTS), record::encode_numbers(&self.starts)));
+            rows.push((
+                key::recipe(self.id, key::RECIPE_STARTS),
+                record::encode_numbers(&self.starts),
+            ));
         }
         rows
     }
@@ -203,12 +236,18 @@ mod tests {
     use super::*;
 
     fn chunk(n: u64) -> Piece {
-        Piece::Chunk { id: ChunkId::of(&n.to_le_bytes()), len: 1000 }
+        Piece::Chunk {
+            id: ChunkId::of(&n.to_le_bytes()),
+            len: 1000,
+        }
     }
 
     #[test]
     fn parts_read_back_as_they_were_written() {
-        let part = RecipePart { start: 7, pieces: vec![chunk(1), Piece::Zeros { len: 1 << 40 }, chunk(2)] };
+        let part = RecipePart {
+            start: 7,
+            pieces: vec![chunk(1), Piece::Zeros { len: 1 << 40 }, chunk(2)],
+        };
         let bytes = part.encode();
         assert_eq!(RecipePart::parse(&bytes), Ok(part.clone()));
         assert_eq!(part.end(), 7 + 2000 + (1 << 40));
@@ -222,9 +261,20 @@ mod tests {
     fn golden_part() {
         let part = RecipePart {
             start: 0x0102,
-            pieces: vec![Piece::Chunk { id: ChunkId([0xab; 32]), len: 0x10000 }, Piece::Zeros { len: 5 }],
+            pieces: vec![
+                Piece::Chunk {
+                    id: ChunkId([0xab; 32]),
+                    len: 0x10000,
+                },
+                Piece::Zeros { len: 5 },
+            ],
         };
-        let expected = format!("010201000000000000{}{}{}", "0000000100", "ab".repeat(32), "010500000000000000");
+        let expected = format!(
+            "010201000000000000{}{}{}",
+            "0000000100",
+            "ab".repeat(32),
+            "010500000000000000"
+        );
         assert_eq!(hex::encode(part.encode()), expected);
     }
 
@@ -243,8 +293,16 @@ mod tests {
         assert_eq!(builder.parts(), 2);
         assert_eq!(builder.last_part().1.start, 50 + 4095 * 1000);
         let rows = builder.take_rows();
-        assert_eq!(rows.len(), 3, "the full part, the unfinished one, the starts");
-        assert_eq!(builder.take_rows().len(), 2, "the full part is not written again");
+        assert_eq!(
+            rows.len(),
+            3,
+            "the full part, the unfinished one, the starts"
+        );
+        assert_eq!(
+            builder.take_rows().len(),
+            2,
+            "the full part is not written again"
+        );
     }
 
     #[test]
@@ -253,7 +311,10 @@ mod tests {
         let check = |tail: &[u8]| RecipePart::parse(&[&start[..], tail].concat()).is_err();
         assert!(check(&[2]), "unknown kind");
         assert!(check(&[1, 0, 0, 0, 0, 0, 0, 0, 0]), "empty run");
-        assert!(check(&[&[0, 255, 255, 255, 255][..], &[0; 32]].concat()), "chunk over the limit");
+        assert!(
+            check(&[&[0, 255, 255, 255, 255][..], &[0; 32]].concat()),
+            "chunk over the limit"
+        );
         let run = [1u8, 255, 255, 255, 255, 255, 255, 255, 255];
         assert!(check(&[run, run].concat()), "length overflow");
     }

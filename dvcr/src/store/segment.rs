@@ -9,7 +9,8 @@ use dvcr_core::chunk::ChunkId;
 
 use super::{
     StoreError,
-    lane::{Lanes, OpenPack, Placed},
+    lane::{Appended, LaneTicket, Lanes, OpenPack, Placed},
+    pack::Record,
 };
 use crate::{
     backend::PackId,
@@ -39,7 +40,12 @@ impl Drop for Segment {
 
 impl Segment {
     pub(crate) fn new(lanes: Arc<Lanes>) -> Self {
-        Self { lanes, rows: HashMap::new(), ends: HashMap::new(), relied: HashSet::new() }
+        Self {
+            lanes,
+            rows: HashMap::new(),
+            ends: HashMap::new(),
+            relied: HashSet::new(),
+        }
     }
 
     /// Takes what has come together so far.
@@ -53,9 +59,26 @@ impl Segment {
         self.wrote(&placed.pack, placed.end());
     }
 
-    /// This ingest relies on the first `end` bytes of a pack.
-    pub(crate) fn wrote(&mut self, pack: &Arc<OpenPack>, end: u64) {
-        let known = &mut self.ends.entry(pack.id).or_insert_with(|| (Arc::clone(pack), 0)).1;
+    /// Appends records that are not chunks.
+    pub(crate) async fn append_books(
+        &mut self,
+        ticket: &LaneTicket,
+        records: Vec<Record>,
+    ) -> Result<(), StoreError> {
+        for appended in ticket.append(records).await? {
+            if let Appended::Other { pack, end } = appended {
+                self.wrote(&pack, end);
+            }
+        }
+        Ok(())
+    }
+
+    fn wrote(&mut self, pack: &Arc<OpenPack>, end: u64) {
+        let known = &mut self
+            .ends
+            .entry(pack.id)
+            .or_insert_with(|| (Arc::clone(pack), 0))
+            .1;
         *known = end.max(*known);
     }
 
@@ -69,8 +92,17 @@ impl Segment {
         for (pack, end) in self.ends.values() {
             self.lanes.make_durable(pack, *end).await?;
         }
-        txn.puts.extend(self.rows.iter().map(|(id, location)| (key::chunk(id), location.encode())));
-        txn.checks.extend(self.relied.iter().chain(self.ends.keys()).map(|pack| Check::Present(key::pack(*pack))));
+        txn.puts.extend(
+            self.rows
+                .iter()
+                .map(|(id, location)| (key::chunk(id), location.encode())),
+        );
+        txn.checks.extend(
+            self.relied
+                .iter()
+                .chain(self.ends.keys())
+                .map(|pack| Check::Present(key::pack(*pack))),
+        );
         Ok(())
     }
 

@@ -39,6 +39,7 @@ pub struct StoreStats {
 impl StoreStats {
     pub(crate) fn fsync(&self, took: Duration) {
         self.fsyncs.fetch_add(1, Relaxed);
-        self.fsync_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.fsync_micros
+            .fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 }
