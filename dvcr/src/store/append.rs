@@ -1,9 +1,6 @@
 //! The append task of an ingest: chunks go to a pack and to the recipe, in order; marks become durable checkpoints.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use dvcr_core::chunk::ChunkId;
@@ -18,7 +15,10 @@ use super::{
     recipe::{Piece, RecipeBuilder, RecipePart},
     segment::Segment,
 };
-use crate::meta::{Txn, record::ChunkRecord};
+use crate::meta::{
+    Txn, key,
+    record::{ChunkRecord, Record as _},
+};
 
 /// What the cut task hands over.
 pub(super) enum CutBatch {
@@ -54,8 +54,13 @@ pub(super) enum Found {
     New { id: ChunkId, len: u32 },
     /// The same chunk again in the same block.
     Again { id: ChunkId, len: u32 },
-    /// The records of the new chunks, in order.
-    Records(JoinHandle<Result<Vec<Record>, StoreError>>),
+    /// The records of the new chunks, in order, and when they were found to be new.
+    Records {
+        /// The generation of the pending chunks at the look-up.
+        generation: u64,
+        /// The records, once they are made.
+        records: JoinHandle<Result<Vec<Record>, StoreError>>,
+    },
 }
 
 /// An ingest's result.
@@ -127,9 +132,11 @@ impl AppendTask {
     }
 
     async fn chunks(&mut self, mut found: Vec<Found>) -> Result<(), StoreError> {
-        let mut placed = HashMap::new();
-        if let Some(Found::Records(_)) = found.last()
-            && let Some(Found::Records(records)) = found.pop()
+        if let Some(Found::Records { .. }) = found.last()
+            && let Some(Found::Records {
+                generation,
+                records,
+            }) = found.pop()
         {
             let records = records
                 .await
@@ -137,16 +144,12 @@ impl AppendTask {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     Err(e) => StoreError::io("compress chunks".into(), std::io::Error::other(e)),
                 })??;
-            let chunk_id = |record: &Record| match record.header().id() {
-                RecordId::Chunk(id) => Some(id),
-                _ => None,
-            };
+            let records = self.still_new(records, generation).await?;
             let ids: Vec<_> = records.iter().filter_map(chunk_id).collect();
             for (id, appended) in ids.into_iter().zip(self.ticket.append(records).await?) {
                 if let Appended::Chunk(p) = appended {
                     self.stored_len += u64::from(p.location.stored_len);
                     self.segment.placed(id, &p);
-                    placed.insert(id, p);
                 }
             }
         }
@@ -154,26 +157,53 @@ impl AppendTask {
             let piece = match piece {
                 Found::Zeros(len) => Piece::Zeros { len },
                 Found::Stored { id, len, location } => {
-                    self.store.deduplicated(len);
+                    self.store.deduplicated(len as usize);
                     self.stored_len += u64::from(location.stored_len);
                     self.segment.relied(&location);
                     Piece::Chunk { id, len }
                 }
                 Found::Pending { id, len, placed } => {
-                    self.store.deduplicated(len);
+                    self.store.deduplicated(len as usize);
                     self.stored_len += u64::from(placed.location.stored_len);
                     self.segment.placed(id, &placed);
                     Piece::Chunk { id, len }
                 }
-                Found::New { id, len } | Found::Again { id, len } => {
-                    debug_assert!(placed.contains_key(&id), "each new chunk has a record");
-                    Piece::Chunk { id, len }
-                }
-                Found::Records(_) => continue,
+                Found::New { id, len } | Found::Again { id, len } => Piece::Chunk { id, len },
+                Found::Records { .. } => continue,
             };
             self.push(piece).await?;
         }
         Ok(())
+    }
+
+    /// Drops the records of chunks that another upload has committed since they were looked up.
+    async fn still_new(
+        &mut self,
+        records: Vec<Record>,
+        generation: u64,
+    ) -> Result<Vec<Record>, StoreError> {
+        if self.store.lanes.pending.generation() == generation {
+            return Ok(records);
+        }
+        let keys: Vec<_> = records
+            .iter()
+            .filter_map(chunk_id)
+            .map(|id| key::chunk(&id))
+            .collect();
+        let rows = self.store.meta.get(&keys).await?;
+        let mut new = Vec::with_capacity(records.len());
+        for ((record, row), key) in records.into_iter().zip(rows).zip(&keys) {
+            match row {
+                None => new.push(record),
+                Some(row) => {
+                    let location = ChunkRecord::decode(key, &row)?;
+                    self.store.deduplicated(record.header().raw_len());
+                    self.stored_len += u64::from(location.stored_len);
+                    self.segment.relied(&location);
+                }
+            }
+        }
+        Ok(new)
     }
 
     /// Adds a piece to the recipe; a part that it completes goes into the pack too, for repair.
@@ -246,6 +276,13 @@ impl AppendTask {
     }
 }
 
+fn chunk_id(record: &Record) -> Option<ChunkId> {
+    match record.header().id() {
+        RecordId::Chunk(id) => Some(id),
+        _ => None,
+    }
+}
+
 /// A part of a recipe as a record of a pack.
 pub(super) fn recipe_record(
     recipe: u64,
@@ -264,10 +301,8 @@ pub(super) fn recipe_record(
 }
 
 impl Store {
-    pub(super) fn deduplicated(&self, len: u32) {
+    pub(super) fn deduplicated(&self, len: usize) {
         self.stats.deduplicated_chunks.fetch_add(1, Relaxed);
-        self.stats
-            .deduplicated_bytes
-            .fetch_add(u64::from(len), Relaxed);
+        self.stats.deduplicated_bytes.fetch_add(len as u64, Relaxed);
     }
 }

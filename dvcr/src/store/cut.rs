@@ -90,6 +90,7 @@ impl CutTask {
 
         let ids: Vec<ChunkId> = cuttings.iter().filter_map(|c| c.id).collect();
         // What is pending is asked first: a chunk leaves there only after its row is committed.
+        let generation = self.store.lanes.pending.generation();
         let pending = self.store.lanes.pending.get(&ids);
         let unknown: Vec<_> = ids
             .iter()
@@ -132,13 +133,16 @@ impl CutTask {
                     Found::New { id, len }
                 }
                 At::New => {
-                    self.store.deduplicated(len);
+                    self.store.deduplicated(len as usize);
                     Found::Again { id, len }
                 }
             });
         }
         if !to_store.is_empty() {
-            found.push(Found::Records(self.compress(to_store)));
+            found.push(Found::Records {
+                generation,
+                records: self.compress(to_store),
+            });
         }
         Ok(found)
     }

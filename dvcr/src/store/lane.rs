@@ -84,11 +84,15 @@ impl Placed {
 /// Whoever borrows a chunk from here commits its row as well and waits for its pack: the borrower does not depend on
 /// the fate of the upload that stored it.
 #[derive(Default)]
-pub(crate) struct Pending(Mutex<HashMap<ChunkId, Placed>>);
+pub(crate) struct Pending {
+    map: Mutex<HashMap<ChunkId, Placed>>,
+    /// Grows whenever chunks leave; who looked up before may have missed a row that was committed since.
+    left: AtomicU64,
+}
 
 impl Pending {
     fn lock(&self) -> MutexGuard<'_, HashMap<ChunkId, Placed>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn get(&self, ids: &[ChunkId]) -> Vec<Option<Placed>> {
@@ -102,12 +106,18 @@ impl Pending {
             .collect()
     }
 
+    /// A number that changes when chunks leave.
+    pub(crate) fn generation(&self) -> u64 {
+        self.left.load(Relaxed)
+    }
+
     /// Forgets chunks that are committed, or whose upload gave up.
     pub(crate) fn remove(&self, ids: &[ChunkId]) {
         let mut map = self.lock();
         for id in ids {
             map.remove(id);
         }
+        self.left.fetch_add(1, Relaxed);
     }
 }
 
