@@ -60,7 +60,7 @@ impl BlobReader {
     pub fn body(
         &self,
         range: Range<u64>,
-    ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static {
+    ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
         match &self.body {
             Content::Inline(bytes) => {
                 let bounded = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
@@ -77,7 +77,7 @@ impl BlobReader {
     ) -> Result<
         Option<(
             u64,
-            impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static,
+            impl Stream<Item = Result<Bytes, StoreError>> + Send + use<>,
         )>,
         StoreError,
     > {

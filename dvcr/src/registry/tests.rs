@@ -101,7 +101,8 @@ fn disk(seed: u64, len: usize) -> Bytes {
         match n % 4 {
             0 => data.extend_from_slice(&random(n, 50_000)),
             1 => {
-                data.extend((0..3000).flat_map(|i| format!("line {i} of file {n}\n").into_bytes()))
+                let lines = (0..3000).map(|i| format!("line {i} of file {n}\n"));
+                data.extend(lines.flat_map(String::into_bytes));
             }
             2 => data.resize(data.len() + 100_000, 0),
             _ => data.extend_from_slice(&random(n / 8, 30_000)),

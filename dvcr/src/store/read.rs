@@ -106,7 +106,7 @@ impl Reading {
     pub fn body(
         &self,
         range: Range<u64>,
-    ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static {
+    ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
         let store = Arc::clone(&self.store);
         self.windows(range)
             .map_ok(move |window| {
@@ -146,7 +146,7 @@ impl Reading {
 
     /// The whole blob as one zstd stream of what is stored. Garbage collection may store a chunk anew meanwhile, with
     /// another length: the server then ends the response with an error.
-    pub fn stored_stream(&self) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static {
+    pub fn stored_stream(&self) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
         let store = Arc::clone(&self.store);
         self.windows(0..self.len)
             .map_ok(move |window| {
@@ -202,7 +202,7 @@ impl Reading {
     fn windows(
         &self,
         range: Range<u64>,
-    ) -> impl Stream<Item = Result<Vec<Wanted>, StoreError>> + Send + 'static {
+    ) -> impl Stream<Item = Result<Vec<Wanted>, StoreError>> + Send + use<> {
         struct At {
             reading: Reading,
             part: Option<(u32, Arc<RecipePart>, usize)>,
