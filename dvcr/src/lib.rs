@@ -14,4 +14,6 @@ pub mod metrics;
 pub mod registry;
 pub mod serve;
 pub mod settings;
+#[cfg(any(test, feature = "testing"))]
+pub mod simulation;
 pub mod store;

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -15,16 +15,18 @@ use bytes::Bytes;
 use super::{
     PackBackend, PackId,
     memory::{MemoryPack, find},
-    sync_plan::SyncPlan,
 };
+use crate::simulation::{Dice, Power};
 
 /// What a device writes as a whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
-/// Packs in memory that lose power where a [`SyncPlan`] says. See the module's text.
+/// Packs in memory of a machine that loses power. See the module's text.
 #[derive(Debug)]
 pub struct CrashBackend {
-    plan: Arc<SyncPlan>,
+    power: Power,
+    /// The boot that this handle is of; it is dead in any other.
+    boot: u64,
     state: Mutex<State>,
 }
 
@@ -45,19 +47,20 @@ struct CrashPack {
 }
 
 impl CrashBackend {
-    /// No packs, on a machine that runs as planned.
-    pub fn new(plan: Arc<SyncPlan>) -> CrashBackend {
+    /// No packs, on a machine.
+    pub fn new(power: &Power) -> CrashBackend {
         CrashBackend {
-            plan,
+            power: power.clone(),
+            boot: power.boot(),
             state: Mutex::default(),
         }
     }
 
-    /// What is found after a crash; equal seeds find the same. Stops the machine if it still runs: this backend is dead from
-    /// then on, and so is all that shares its plan.
-    pub fn reopen(&self, seed: u64, plan: Arc<SyncPlan>) -> CrashBackend {
-        self.plan.crash();
-        let mut dice = Dice(seed);
+    /// What is found after a crash; equal seeds find the same. Cuts the power if it is on; what is found can be used once it
+    /// is restored, while this backend stays dead.
+    pub fn reopen(&self, seed: u64) -> CrashBackend {
+        self.power.cut();
+        let mut dice = Dice::new(seed);
         let state = self.state();
         let mut packs = BTreeMap::new();
         for (id, pack) in &state.deleted {
@@ -71,7 +74,8 @@ impl CrashBackend {
             }
         }
         CrashBackend {
-            plan,
+            power: self.power.clone(),
+            boot: self.power.boot() + 1,
             state: Mutex::new(State {
                 packs,
                 deleted: BTreeMap::new(),
@@ -79,9 +83,9 @@ impl CrashBackend {
         }
     }
 
-    /// How the machine runs.
-    pub fn plan(&self) -> &Arc<SyncPlan> {
-        &self.plan
+    /// The machine's power.
+    pub fn power(&self) -> &Power {
+        &self.power
     }
 
     /// Bytes of a pack that survive any crash.
@@ -100,18 +104,18 @@ impl CrashBackend {
     /// The state, unless the machine has stopped.
     fn running(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.state();
-        self.plan.check()?;
+        self.power.check(self.boot)?;
         Ok(state)
     }
 }
 
 impl CrashPack {
     /// One sync for the bytes, and one for the name if that is new.
-    fn sync(&mut self, plan: &SyncPlan) -> io::Result<()> {
-        plan.on_sync()?;
+    fn sync(&mut self, power: &Power, boot: u64) -> io::Result<()> {
+        power.sync(boot)?;
         self.durable_len = self.seen.bytes.len();
         if !self.name_durable {
-            plan.on_sync()?;
+            power.sync(boot)?;
             self.name_durable = true;
         }
         Ok(())
@@ -168,7 +172,7 @@ impl PackBackend for CrashBackend {
     }
 
     fn make_durable(&self, pack: PackId) -> io::Result<()> {
-        find(&mut self.running()?.packs, pack)?.sync(&self.plan)
+        find(&mut self.running()?.packs, pack)?.sync(&self.power, self.boot)
     }
 
     fn seal(&self, pack: PackId, len: u64) -> io::Result<()> {
@@ -176,12 +180,12 @@ impl PackBackend for CrashBackend {
         let pack = find(&mut state.packs, pack)?;
         pack.seen.check_seal(len)?;
         pack.cut = Some(len);
-        self.plan.on_sync()?;
+        self.power.sync(self.boot)?;
         pack.cut = None;
         pack.seen.seal(len)?;
         pack.durable_len = len as usize;
         if !pack.name_durable {
-            self.plan.on_sync()?;
+            self.power.sync(self.boot)?;
             pack.name_durable = true;
         }
         Ok(())
@@ -207,23 +211,6 @@ impl PackBackend for CrashBackend {
 
     fn list(&self) -> io::Result<Vec<PackId>> {
         Ok(self.running()?.packs.keys().copied().collect())
-    }
-}
-
-/// Random numbers from a seed (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
     }
 }
 

@@ -13,8 +13,6 @@ pub mod memory;
 mod space;
 #[cfg(any(test, feature = "testing"))]
 pub mod suite;
-#[cfg(any(test, feature = "testing"))]
-pub mod sync_plan;
 
 use std::io;
 
