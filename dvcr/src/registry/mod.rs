@@ -7,6 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 mod blob;
 mod body;
+#[cfg(test)]
+mod crash_tests;
 mod error;
 mod manifest;
 pub mod policy;

@@ -23,18 +23,20 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
-        Self::on(Arc::default(), Arc::default())
+    async fn new() -> Self {
+        Self::on(Arc::default(), Arc::default()).await
     }
 
-    fn on(meta: Arc<MemoryMeta>, packs: Arc<MemoryBackend>) -> Self {
+    async fn on(meta: Arc<MemoryMeta>, packs: Arc<MemoryBackend>) -> Self {
         let clock = Arc::new(ManualClock::new(1_000_000));
         let store = Store::open(
             meta.clone(),
             packs.clone(),
             clock.clone(),
             StoreOptions::default(),
-        );
+        )
+        .await
+        .unwrap();
         let registry = Registry::new(meta.clone(), store, clock, RegistryOptions::default());
         Self {
             meta,
@@ -44,8 +46,8 @@ impl Bench {
     }
 
     /// The same data, opened by another process.
-    fn restart(self) -> Self {
-        Self::on(self.meta, self.packs)
+    async fn restart(self) -> Self {
+        Self::on(self.meta, self.packs).await
     }
 
     async fn push(&self, repository: &str, data: &Bytes) -> Digest {
@@ -67,12 +69,12 @@ impl Bench {
     }
 }
 
-fn name(s: &str) -> RepositoryName {
+pub(super) fn name(s: &str) -> RepositoryName {
     s.parse().unwrap()
 }
 
 /// A body that arrives in frames of uneven length.
-fn body(data: &Bytes) -> Body {
+pub(super) fn body(data: &Bytes) -> Body {
     let mut frames = Vec::new();
     let (mut rest, mut len) = (data.clone(), 1);
     while !rest.is_empty() {
@@ -94,7 +96,7 @@ fn random(seed: u64, len: usize) -> Bytes {
 }
 
 /// Random bytes, text and zeros.
-fn disk(seed: u64, len: usize) -> Bytes {
+pub(super) fn disk(seed: u64, len: usize) -> Bytes {
     let mut data = Vec::with_capacity(len);
     let mut n = seed;
     while data.len() < len {
@@ -115,7 +117,7 @@ fn disk(seed: u64, len: usize) -> Bytes {
 
 #[tokio::test]
 async fn blobs_of_every_length_read_back() {
-    let bench = Bench::new();
+    let bench = Bench::new().await;
     for len in [
         0,
         1,
@@ -135,7 +137,7 @@ async fn blobs_of_every_length_read_back() {
 
 #[tokio::test]
 async fn ranges_read_back() {
-    let bench = Bench::new();
+    let bench = Bench::new().await;
     let data = disk(3, 9_000_000);
     let digest = bench.push("a", &data).await;
     let reader = bench
@@ -161,7 +163,7 @@ async fn ranges_read_back() {
 
 #[tokio::test]
 async fn the_same_content_is_stored_once() {
-    let bench = Bench::new();
+    let bench = Bench::new().await;
     let data = disk(7, 8_000_000);
     bench.push("a", &data).await;
     let once = bench
@@ -185,7 +187,7 @@ async fn the_same_content_is_stored_once() {
 
 #[tokio::test]
 async fn stored_frames_decode_to_the_blob_and_have_the_promised_length() {
-    let bench = Bench::new();
+    let bench = Bench::new().await;
     let data = disk(9, 6_000_000);
     let digest = bench.push("a", &data).await;
     let reader = bench
@@ -207,7 +209,7 @@ async fn stored_frames_decode_to_the_blob_and_have_the_promised_length() {
 async fn an_upload_goes_on_after_a_restart() {
     let data = disk(11, 3_000_000);
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-        let mut bench = Bench::new();
+        let mut bench = Bench::new().await;
         let id = bench
             .registry
             .upload_start(&WHO, &name("a"), None)
@@ -223,7 +225,7 @@ async fn an_upload_goes_on_after_a_restart() {
                 .await
                 .unwrap();
             assert_eq!(status.offset, end as u64);
-            bench = bench.restart();
+            bench = bench.restart().await;
             offset = end;
         }
         let stale = bench
@@ -247,7 +249,7 @@ async fn an_upload_goes_on_after_a_restart() {
             .upload_finish(&WHO, &name("a"), &id, None, digest, body(&rest))
             .await
             .unwrap();
-        let bench = bench.restart();
+        let bench = bench.restart().await;
         assert_eq!(bench.pull("a", &digest).await.unwrap(), data);
         let gone = bench.registry.upload_status(&WHO, &name("a"), &id).await;
         assert!(matches!(gone, Err(RegistryError::UploadUnknown)));
@@ -256,7 +258,7 @@ async fn an_upload_goes_on_after_a_restart() {
 
 #[tokio::test]
 async fn what_arrived_before_a_break_is_kept() {
-    let bench = Bench::new();
+    let bench = Bench::new().await;
     let data = disk(13, 2_500_000);
     let id = bench
         .registry
@@ -296,7 +298,7 @@ async fn what_arrived_before_a_break_is_kept() {
 
 #[tokio::test]
 async fn a_wrong_digest_is_refused_and_leaves_nothing() {
-    let bench = Bench::new();
+    let bench = Bench::new().await;
     let wrong = Digest::sha256(b"something else");
     let result = bench
         .registry
@@ -325,7 +327,7 @@ async fn a_wrong_digest_is_refused_and_leaves_nothing() {
 
 #[tokio::test]
 async fn manifests_need_what_they_refer_to_and_keep_it() {
-    let bench = Bench::new();
+    let bench = Bench::new().await;
     let registry = &bench.registry;
     let config = Digest::sha256(b"{}");
     let manifest = Bytes::from(format!(
@@ -383,7 +385,7 @@ async fn manifests_need_what_they_refer_to_and_keep_it() {
 
 #[tokio::test]
 async fn a_mount_needs_a_repository_that_holds_the_blob() {
-    let bench = Bench::new();
+    let bench = Bench::new().await;
     let data = disk(5, 50_000);
     let digest = bench.push("a", &data).await;
     let absent = Digest::sha256(b"absent");
@@ -415,7 +417,7 @@ async fn a_mount_needs_a_repository_that_holds_the_blob() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_of_the_same_content_side_by_side_store_it_once() {
-    let bench = Arc::new(Bench::new());
+    let bench = Arc::new(Bench::new().await);
     let data = random(99, 10_000_000);
     let pushes = (0..4).map(|n| {
         let (bench, data) = (Arc::clone(&bench), data.clone());

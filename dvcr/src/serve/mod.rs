@@ -42,12 +42,9 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
         all_upload_blocks: blocks(settings.all_uploads_memory_bytes.as_usize()),
         ..StoreOptions::default()
     };
-    let store = Store::open(meta.clone(), Arc::new(packs), clock.clone(), options);
-    let left_open = store
-        .left_open()
+    let store = Store::open(meta.clone(), Arc::new(packs), clock.clone(), options)
         .await
-        .context("look for packs that a crash left open")?;
-    tokio::spawn(Arc::clone(&store).close_left_open(left_open));
+        .context("open the store")?;
     let options = RegistryOptions {
         lease: settings.lease.0,
         upload_expiry: settings.upload_expiry.0,

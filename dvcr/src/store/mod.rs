@@ -94,13 +94,12 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Store {
     /// A store over these engines. Packs that a crash left open are closed in the background.
-    #[must_use]
-    pub fn open(
+    pub async fn open(
         meta: Arc<dyn MetaStore>,
         packs: Arc<dyn PackBackend>,
         clock: Arc<dyn Clock>,
         options: StoreOptions,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, StoreError> {
         let stats = Arc::new(StoreStats::default());
         let pack_ids = IdAllocator::new(Arc::clone(&meta), "pack");
         let lanes = Lanes::new(
@@ -109,7 +108,7 @@ impl Store {
             pack_ids,
             Arc::clone(&stats),
         );
-        Arc::new(Self {
+        let store = Arc::new(Self {
             recipes: IdAllocator::new(Arc::clone(&meta), "recipe"),
             lanes: Arc::new(lanes),
             codecs: Arc::default(),
@@ -123,7 +122,12 @@ impl Store {
             clock,
             options,
             stats,
-        })
+        });
+        let left_open = store.left_open().await?;
+        store
+            .tasks
+            .spawn(Arc::clone(&store).close_left_open(left_open));
+        Ok(store)
     }
 
     /// Lets running uploads put away what they have, then seals the open packs.

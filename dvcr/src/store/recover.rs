@@ -22,9 +22,8 @@ use crate::{
 const PAGE: usize = 1000;
 
 impl Store {
-    /// Seals every pack that is open according to the metadata and not in use by a lane of this process. To be called
-    /// once after opening, before the first upload; the returned packs may then be closed at leisure.
-    pub async fn left_open(&self) -> Result<Vec<PackId>, StoreError> {
+    /// The packs that are open according to the metadata; before the first upload, those that a crash left open.
+    pub(super) async fn left_open(&self) -> Result<Vec<PackId>, StoreError> {
         let mut open = Vec::new();
         let mut range = key::packs();
         loop {
@@ -45,8 +44,8 @@ impl Store {
         }
     }
 
-    /// Closes packs that [`left_open`](Self::left_open) found. A pack that cannot be closed is logged and left.
-    pub async fn close_left_open(self: Arc<Self>, packs: Vec<PackId>) {
+    /// Closes these packs. One that cannot be closed is logged and left.
+    pub(super) async fn close_left_open(self: Arc<Self>, packs: Vec<PackId>) {
         for pack in packs {
             match self.recover(pack).await {
                 Ok(entries) => {
