@@ -1,1 +1,3 @@
-fn main(){}
+//! Load driver and comparison with other registries.
+
+fn main() {}
