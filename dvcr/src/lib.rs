@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod blocking;
+pub mod cli;
 pub mod clock;
 pub mod data_dir;
 pub mod http;

@@ -61,9 +61,10 @@ pub struct ConnectionMetrics {
     pub open: Gauge,
     /// `dvcr_connections_accepted_total`.
     pub accepted: Counter,
-    /// `dvcr_connections_refused_total`: closed at once, because as many as the setting allows were open for too long.
-    pub refused: Counter,
-    /// `dvcr_connections_stalled_total`: cut because the client read nothing for too long.
+    /// `dvcr_connections_idle_total`: closed because no request came for too long.
+    pub idle: Counter,
+    /// `dvcr_connections_stalled_total`: cut because the client sent its header too slowly, or read nothing of its
+    /// answer, for too long.
     pub stalled: Counter,
     /// `dvcr_tls_handshake_failures_total`.
     pub tls_failures: Counter,
@@ -196,8 +197,8 @@ impl Metrics {
     /// All counters at zero.
     pub fn new() -> Self {
         let http = HttpMetrics {
-            requests: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS)),
+            requests: Family::default(),
             in_flight: Gauge::default(),
             received_bytes: Counter::default(),
             sent_bytes: Counter::default(),
@@ -279,7 +280,7 @@ fn register_connections(registry: &mut Registry, metrics: &ConnectionMetrics) {
     let ConnectionMetrics {
         open,
         accepted,
-        refused,
+        idle,
         stalled,
         tls_failures,
         tls_reloads,
@@ -289,13 +290,13 @@ fn register_connections(registry: &mut Registry, metrics: &ConnectionMetrics) {
     for (name, help, counter) in [
         ("connections_accepted", "Connections accepted", accepted),
         (
-            "connections_refused",
-            "Connections closed because too many were open",
-            refused,
+            "connections_idle",
+            "Connections closed because no request came",
+            idle,
         ),
         (
             "connections_stalled",
-            "Connections cut because the client read nothing",
+            "Connections cut because the client was too slow",
             stalled,
         ),
         (

@@ -356,7 +356,7 @@ impl Settings {
         section.insert(name.to_owned(), value);
         table
             .try_into()
-            .map_err(|error: toml::de::Error| failed(error.to_string()))
+            .map_err(|error: toml::de::Error| failed(error.message().to_owned()))
     }
 
     /// The settings as a file that says the same.
