@@ -173,7 +173,7 @@ impl Record {
         Self {
             metrics,
             span,
-            running: Running::begin(activity),
+            running: Running::begin(activity, parts.version),
             started: Instant::now(),
             method: parts.method.clone(),
             path: cut(parts.uri.path()),

@@ -321,7 +321,7 @@ impl Lanes {
         let id = pack.id;
         let begun = std::time::Instant::now();
         let result = blocking::run(move || backend.make_durable(id)).await;
-        self.stats.fsync(begun.elapsed());
+        self.stats.fsyncs.observe(begun.elapsed());
         match result {
             Ok(()) => {
                 *durable = appended;

@@ -160,4 +160,11 @@ impl Store {
     pub fn cached_bytes(&self) -> u64 {
         self.chunk_cache.weight()
     }
+
+    /// Memory that running uploads hold for bytes that are not stored yet.
+    #[must_use]
+    pub fn ingest_memory_bytes(&self) -> u64 {
+        let used = self.options.all_upload_blocks - self.memory.available_permits();
+        (used * BLOCK_BYTES) as u64
+    }
 }
