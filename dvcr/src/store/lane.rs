@@ -186,6 +186,17 @@ impl Lanes {
         }
     }
 
+    /// Bytes of the packs that are being written.
+    pub(crate) async fn open_bytes(&self) -> u64 {
+        let mut bytes = 0;
+        for lane in &self.lanes {
+            if let Some(pack) = &*lane.open.lock().await {
+                bytes += pack.appended.load(Relaxed);
+            }
+        }
+        bytes
+    }
+
     /// Seals every open pack.
     pub(crate) async fn close(&self) -> Result<(), StoreError> {
         for lane in &self.lanes {

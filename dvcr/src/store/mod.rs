@@ -155,6 +155,11 @@ impl Store {
         self.recipes.next().await
     }
 
+    /// Bytes of the packs that are being written, whose rows do not know how long they are.
+    pub async fn open_pack_bytes(&self) -> u64 {
+        self.lanes.open_bytes().await
+    }
+
     /// Bytes of decoded chunks in the cache.
     #[must_use]
     pub fn cached_bytes(&self) -> u64 {
