@@ -10,6 +10,8 @@ mod body;
 #[cfg(test)]
 mod crash_tests;
 mod error;
+#[cfg(test)]
+mod fault_tests;
 mod glob;
 mod manifest;
 pub mod policy;
