@@ -10,6 +10,7 @@ pub(crate) mod digest;
 pub(crate) mod disk;
 pub(crate) mod http;
 pub(crate) mod layer;
+pub(crate) mod namespace;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod server;
