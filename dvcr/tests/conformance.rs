@@ -21,7 +21,13 @@ mod support;
 mod conformance {
     mod bench;
     mod blob;
+    mod data;
     mod expect;
+    mod list;
+    mod manifest;
+    mod mount;
+    mod referrers;
+    mod shapes;
     mod upload;
 
     #[test]
@@ -32,5 +38,30 @@ mod conformance {
     #[test]
     fn uploads() {
         bench::run_with_each_algorithm(upload::CHECKS);
+    }
+
+    #[test]
+    fn mounts() {
+        bench::run_with_each_algorithm(mount::CHECKS);
+    }
+
+    #[test]
+    fn manifests() {
+        bench::run(manifest::CHECKS);
+    }
+
+    #[test]
+    fn shapes() {
+        bench::run(shapes::CHECKS);
+    }
+
+    #[test]
+    fn lists() {
+        bench::run(list::CHECKS);
+    }
+
+    #[test]
+    fn referrers() {
+        bench::run_with_each_algorithm(referrers::CHECKS);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, panic, time::Instant};
 
+use super::data::Document;
 use crate::support::{
     digest::Algorithm,
     http::{Body, Client, Request, Response},
@@ -162,6 +163,73 @@ impl Bench {
         self.get(&location)?.status(&[200])?.body(data)
     }
 
+    /// Pushes a manifest under a reference and makes sure that it is stored as it came; `digest` is the one it must get.
+    pub fn push_manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+        document: &Document,
+        digest: &str,
+    ) -> Outcome {
+        let path = manifest(repository, reference);
+        let response = self.put_manifest(&path, document)?;
+        self.is_put(&path, &response.status(&[201])?, document, digest)
+    }
+
+    /// `PUT` of a manifest.
+    pub fn put_manifest(&self, path: &str, document: &Document) -> Result<Response, String> {
+        self.send(
+            Request::new("PUT", path)
+                .header("Content-Type", document.media_type)
+                .body(Body::Sized(document.bytes.clone())),
+        )
+    }
+
+    /// The answer to a pushed manifest names its digest and its subject, and its `Location` is where it can be read.
+    pub fn is_put(
+        &self,
+        path: &str,
+        response: &Response,
+        document: &Document,
+        digest: &str,
+    ) -> Outcome {
+        response.header("Docker-Content-Digest", digest)?;
+        if let Some(subject) = &document.subject {
+            response.header("OCI-Subject", subject)?;
+        }
+        let location = self.location(path, response)?;
+        self.manifest_reads_back(&location, document, digest)
+    }
+
+    /// `HEAD` and `GET` of a manifest show it byte for byte, with its own media type.
+    pub fn manifest_reads_back(&self, path: &str, document: &Document, digest: &str) -> Outcome {
+        for method in ["HEAD", "GET"] {
+            let request = Request::new(method, path)
+                .header("Accept", "application/vnd.oci.image.index.v1+json")
+                .header("Accept", "application/vnd.oci.image.manifest.v1+json");
+            let response = self.send(request)?.status(&[200])?;
+            response.header("Content-Type", document.media_type)?;
+            response.header("Content-Length", &document.bytes.len().to_string())?;
+            response.header("Docker-Content-Digest", digest)?;
+            response.body(if method == "HEAD" {
+                b""
+            } else {
+                &document.bytes
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The tags of a repository; none where the registry does not know it.
+    pub fn tags(&self, repository: &str) -> Result<Vec<String>, String> {
+        let response = self.get(&tags(repository))?.status(&[200, 404])?;
+        if response.status == 404 {
+            response.errors()?;
+            return Ok(Vec::new());
+        }
+        strings(&response.json()?["tags"])
+    }
+
     /// `HEAD` and `GET` of a blob show it whole, with its length and digest.
     pub fn blob_reads_back(&self, repository: &str, digest: &str, data: &[u8]) -> Outcome {
         for method in ["HEAD", "GET"] {
@@ -226,4 +294,18 @@ pub fn uploads(repository: &str) -> String {
 /// The path of a manifest.
 pub fn manifest(repository: &str, reference: &str) -> String {
     format!("/v2/{repository}/manifests/{reference}")
+}
+
+/// The path of the list of tags.
+pub fn tags(repository: &str) -> String {
+    format!("/v2/{repository}/tags/list")
+}
+
+/// A JSON list of strings; `null` is none.
+pub fn strings(list: &serde_json::Value) -> Result<Vec<String>, String> {
+    let wrong = || format!("{list} is no list of strings");
+    let list = list.as_array().ok_or_else(wrong)?;
+    list.iter()
+        .map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong))
+        .collect()
 }
