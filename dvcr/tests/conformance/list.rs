@@ -17,7 +17,7 @@ pub const CHECKS: &[Check] = &[
         no_tags,
     ),
     ("tags are listed in order, whole", all_tags),
-    ("tags page by page", |b| tag_pages(b)),
+    ("tags page by page", tag_pages),
     ("as many tags as n", tag_count),
     ("an empty page of tags", no_page),
     ("no tag is lost to one that begins alike", alike),
@@ -76,6 +76,21 @@ fn all_tags(b: &Bench) -> Outcome {
     equal("tags", &list["tags"], &json!(NAMES))
 }
 
+/// Where a `Link` to the next page leads.
+fn next(link: &str) -> Result<String, String> {
+    let (target, relation) = link.split_once(';').ok_or("no relation in Link")?;
+    // Both forms are those of RFC 8288, section 3.
+    if !["rel=\"next\"", "rel=next"].contains(&relation.trim()) {
+        return Err(format!("relation {relation}, wanted next"));
+    }
+    let target = target.trim().strip_prefix('<');
+    let target = target.and_then(|target| target.strip_suffix('>'));
+    match target {
+        Some(target) if target.starts_with('/') => Ok(target.to_owned()),
+        _ => Err(format!("Link: {link} leads nowhere")),
+    }
+}
+
 /// Follows `Link` from page to page.
 fn tag_pages(b: &Bench) -> Outcome {
     let repository = tagged(b, &NAMES)?;
@@ -92,18 +107,7 @@ fn tag_pages(b: &Bench) -> Outcome {
             let link = response.get("Link");
             equal("there is a Link", link.is_some(), more)?;
             let Some(link) = link else { break };
-            let (target, relation) = link.split_once(';').ok_or("no relation in Link")?;
-            equal("relation", relation.trim(), "rel=\"next\"")?;
-            let target = target
-                .trim()
-                .strip_prefix('<')
-                .and_then(|t| t.strip_suffix('>'));
-            let target = target.ok_or("no target in Link")?.to_owned();
-            path = if target.starts_with('/') {
-                target
-            } else {
-                return Err(format!("Link to {target}"));
-            };
+            path = next(link)?;
         }
     }
     Ok(())

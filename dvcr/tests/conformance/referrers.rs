@@ -1,5 +1,7 @@
 //! What refers to a manifest.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -57,22 +59,21 @@ fn of_type(b: &Bench, repository: &str, subject: &str, of: &str) -> Result<Vec<V
 
 /// All that was pushed with a subject is listed as it must be, in whole and by type.
 pub fn are_listed(b: &Bench, repository: &str, data: &Data<'_>) -> Outcome {
-    for (subject, _) in &data.referrers {
+    let subjects: BTreeSet<&String> = data.referrers.iter().map(|(s, _)| s).collect();
+    for subject in subjects {
         let of_subject = data.referrers.iter().filter(|(s, _)| s == subject);
         let mut wanted: Vec<Value> = of_subject.map(|(_, entry)| entry.clone()).collect();
         wanted.sort_by_key(digest_of);
         equal("referrers", &of(b, repository, subject)?, &wanted)?;
-        for entry in &wanted {
-            let Some(artifact_type) = entry["artifactType"].as_str() else {
-                continue;
-            };
+        let types = wanted.iter().filter_map(|e| e["artifactType"].as_str());
+        let mut types: BTreeSet<&str> = types.collect();
+        types.insert("application/vnd.example.nobody");
+        for artifact_type in types {
             let same = |e: &&Value| e["artifactType"] == artifact_type;
             let wanted: Vec<Value> = wanted.iter().filter(same).cloned().collect();
             let found = of_type(b, repository, subject, artifact_type)?;
             equal("referrers of a type", &found, &wanted)?;
         }
-        let none = of_type(b, repository, subject, "application/vnd.example.nobody")?;
-        equal("referrers of a type that nobody has", none, vec![])?;
     }
     Ok(())
 }
@@ -144,13 +145,15 @@ fn kinds(b: &Bench) -> Outcome {
         // An image of the ordinary kind is of its config's type, too.
         d.image(json!({ "subject": subject }));
     })?;
-    are_listed(b, &repository, &data)?;
-    let subject = &data.referrers[0].0;
-    for (artifact_type, n) in [(TYPE_A, 2), (TYPE_B, 2), (TYPE_INDEX, 1), (CONFIG, 1)] {
-        let found = of_type(b, &repository, subject, artifact_type)?;
-        equal(artifact_type, found.len(), n)?;
-    }
-    Ok(())
+    let types = data
+        .referrers
+        .iter()
+        .map(|(_, entry)| &entry["artifactType"]);
+    let types: Vec<&Value> = types.collect();
+    // As the specification says: the config's type stands in, but an index has no config.
+    let wanted = [TYPE_A, TYPE_A, TYPE_B, TYPE_B, TYPE_INDEX, CONFIG];
+    equal("types", types, wanted.map(Value::from).iter().collect())?;
+    are_listed(b, &repository, &data)
 }
 
 fn subject_last(b: &Bench) -> Outcome {
