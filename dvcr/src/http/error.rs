@@ -328,9 +328,11 @@ impl Answer {
             RouteError::Reference(text) if text.contains(':') => {
                 Self::new(S::BAD_REQUEST, ErrorCode::DigestInvalid, error)
             }
-            RouteError::Reference(_) => {
+            RouteError::Reference(_) if method == Method::PUT => {
                 Self::new(S::BAD_REQUEST, ErrorCode::ManifestInvalid, error)
             }
+            // No manifest can have such a name, so there is none to read or delete.
+            RouteError::Reference(_) => Self::new(S::NOT_FOUND, ErrorCode::ManifestUnknown, error),
         }
     }
 
@@ -501,7 +503,7 @@ mod tests {
         check(RouteError::NotFound, 404, "UNSUPPORTED");
         check(RouteError::Name("A".into()), 400, "NAME_INVALID");
         check(RouteError::Digest("x".into()), 400, "DIGEST_INVALID");
-        check(RouteError::Reference(".x".into()), 400, "MANIFEST_INVALID");
+        check(RouteError::Reference(".x".into()), 404, "MANIFEST_UNKNOWN");
         check(
             RouteError::Reference("sha256:x".into()),
             400,
@@ -509,6 +511,11 @@ mod tests {
         );
         let delete = Answer::to(&RouteError::Digest("x".into()).into(), &Method::DELETE);
         assert_eq!(delete.status, StatusCode::NOT_FOUND);
+        let put = Answer::to(&RouteError::Reference(".x".into()).into(), &Method::PUT);
+        assert_eq!(
+            (put.status, put.code),
+            (StatusCode::BAD_REQUEST, "MANIFEST_INVALID")
+        );
     }
 
     #[test]
