@@ -165,7 +165,8 @@ impl Registry {
                 };
                 Ok((txn, ()))
             })
-            .await
+            .await?;
+        inner.drop_repository_if_empty(repository).await
     }
 
     /// Makes a blob of another repository part of this one; of any that the principal may read where none is named.

@@ -374,6 +374,28 @@ async fn a_sparse_repository_may_lose_a_blob_before_its_manifest() {
 }
 
 #[tokio::test]
+async fn a_repository_that_lost_its_last_manifest_is_there_until_its_last_blob_goes() {
+    let bench = Bench::new().await;
+    let registry = &bench.registry;
+    let (manifest, config) = image();
+    let (name, tag) = (name("a"), "v1".parse::<Reference>().unwrap());
+    bench.push("a", &Bytes::from_static(b"{}")).await;
+    let put = registry
+        .manifest_put(&WHO, &name, &tag, &[], None, manifest)
+        .await
+        .unwrap();
+    registry
+        .manifest_delete(&WHO, &name, &Reference::Digest(put.digest))
+        .await
+        .unwrap();
+    let tags = registry.tags(&WHO, &name, None, 10).await.unwrap();
+    assert!(tags.items.is_empty());
+    registry.blob_delete(&WHO, &name, &config).await.unwrap();
+    let tags = registry.tags(&WHO, &name, None, 10).await;
+    assert!(matches!(tags, Err(RegistryError::NameUnknown)), "{tags:?}");
+}
+
+#[tokio::test]
 async fn manifests_need_what_they_refer_to_and_keep_it() {
     let bench = Bench::new().await;
     let registry = &bench.registry;
