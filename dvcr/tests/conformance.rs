@@ -28,7 +28,9 @@ mod conformance {
     mod mount;
     mod referrers;
     mod shapes;
+    mod strict;
     mod upload;
+    mod workflow;
 
     #[test]
     fn blobs() {
@@ -52,7 +54,7 @@ mod conformance {
 
     #[test]
     fn shapes() {
-        bench::run(shapes::CHECKS);
+        bench::run(&shapes::checks());
     }
 
     #[test]
@@ -63,5 +65,20 @@ mod conformance {
     #[test]
     fn referrers() {
         bench::run_with_each_algorithm(referrers::CHECKS);
+    }
+
+    #[test]
+    fn workflows() {
+        bench::run(workflow::CHECKS);
+    }
+
+    #[test]
+    fn strict_repositories() {
+        bench::run_strict(strict::CHECKS);
+    }
+
+    #[test]
+    fn shapes_in_strict_repositories() {
+        bench::run_strict(&shapes::complete());
     }
 }

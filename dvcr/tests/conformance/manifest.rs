@@ -7,7 +7,7 @@ use super::{
     data::{Data, Document, IMAGE},
     expect::equal,
 };
-use crate::support::http::{Request, with_query};
+use crate::support::http::{Body, Request, with_query};
 
 pub const CHECKS: &[Check] = &[
     ("a manifest nobody pushed is 404", absent),
@@ -136,7 +136,11 @@ fn by_digest(b: &Bench) -> Outcome {
         b.push_blob_as(&repository, digest, content)?;
     }
     let (digest, document) = &data.manifests[0];
-    b.push_manifest(&repository, "latest", document, digest)?;
+    let path = manifest(&repository, "latest");
+    let request = Request::new("PUT", &path).header("Content-Type", document.media_type);
+    // With a length, this time.
+    let response = b.send(request.body(Body::Sized(document.bytes.clone())))?;
+    b.is_put(&path, &response.status(&[201])?, document, digest)?;
     b.manifest_reads_back(&manifest(&repository, digest), document, digest)
 }
 

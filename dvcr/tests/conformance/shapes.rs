@@ -3,62 +3,84 @@
 use serde_json::json;
 
 use super::{
-    bench::{Bench, Check, Outcome, blob, manifest, strings, tags},
+    bench::{Bench, BoxedCheck, Outcome, blob, manifest, strings, tags},
     data::{Data, EMPTY, IMAGE, digest_of},
     expect::equal,
     referrers,
 };
 use crate::support::{digest::Algorithm, http::with_query};
 
-pub const CHECKS: &[Check] = &[
-    ("image", |b| lives(b, image)),
-    ("image with plain layers", |b| {
-        lives(b, |d| {
-            d.gzip = false;
-            image(d);
-        })
+/// Makes content of some shape.
+type Fill = fn(&mut Data<'_>);
+
+const SHAPES: &[(&str, Fill)] = &[
+    ("image", image),
+    ("image with plain layers", |d| {
+        d.gzip = false;
+        image(d);
     }),
-    ("image with a manifest of 3.9 MB", |b| {
-        lives(b, large_manifest)
+    ("image with a manifest of 3.9 MB", large_manifest),
+    ("index", index),
+    ("index of indexes", nested_index),
+    ("index of nothing", empty_index),
+    ("artifact", artifact),
+    ("artifact without layers", artifact_without_layers),
+    ("index of artifacts", artifact_index),
+    ("artifacts with a subject", with_subject),
+    ("index with a subject", index_with_subject),
+    ("artifact whose subject is missing", missing_subject),
+    ("content inside descriptors", |d| {
+        d.inline = true;
+        image(d);
     }),
-    ("index", |b| lives(b, index)),
-    ("index of indexes", |b| lives(b, nested_index)),
-    ("index of nothing", |b| lives(b, empty_index)),
-    ("artifact", |b| lives(b, artifact)),
-    ("artifact without layers", |b| {
-        lives(b, artifact_without_layers)
+    ("layers that are never pushed", foreign_layers),
+    ("unknown fields", |d| {
+        d.unknown_fields = true;
+        index(d);
     }),
-    ("index of artifacts", |b| lives(b, artifact_index)),
-    ("artifacts with a subject", |b| lives(b, with_subject)),
-    ("index with a subject", |b| lives(b, index_with_subject)),
-    ("artifact whose subject is missing", |b| {
-        lives(b, missing_subject)
-    }),
-    ("content inside descriptors", |b| {
-        lives(b, |d| {
-            d.inline = true;
-            image(d);
-        })
-    }),
-    ("layers that are never pushed", |b| lives(b, foreign_layers)),
-    ("unknown fields", |b| {
-        lives(b, |d| {
-            d.unknown_fields = true;
-            index(d);
-        })
-    }),
-    ("image without layers", |b| lives(b, no_layers)),
-    ("image with a missing layer", |b| lives(b, sparse_image)),
-    ("index with a missing image", |b| lives(b, sparse_index)),
-    ("sha512", |b| lives(b, sha512)),
-    ("tag parameters", |b| lives(b, tag_parameters)),
-    ("tag parameters, sha512", |b| {
-        lives(b, |d| {
-            d.algorithm = Algorithm::Sha512;
-            tag_parameters(d);
-        })
+    ("image without layers", no_layers),
+    ("sha512", sha512),
+    ("tag parameters", tag_parameters),
+    ("tag parameters, sha512", |d| {
+        d.algorithm = Algorithm::Sha512;
+        tag_parameters(d);
     }),
 ];
+
+/// Content that a registry need not take.
+const SPARSE: &[(&str, Fill)] = &[
+    ("image with a missing layer", sparse_image),
+    ("index with a missing image", sparse_index),
+];
+
+/// Each shape in a repository of its own, then all in one, where some share blobs.
+pub fn checks() -> Vec<BoxedCheck> {
+    let shapes = SHAPES.iter().chain(SPARSE);
+    let mut checks: Vec<BoxedCheck> = shapes.map(|(name, fill)| alone(name, *fill)).collect();
+    checks.push((
+        "all, one after the other in one repository",
+        Box::new(|b| {
+            let repository = b.repository();
+            let mut shapes = SHAPES.iter().chain(SPARSE);
+            shapes.try_for_each(|(name, fill)| {
+                lives(b, &repository, *fill).map_err(|error| format!("{name}: {error}"))
+            })
+        }),
+    ));
+    checks
+}
+
+/// The shapes that do not depend on a setting.
+pub fn complete() -> Vec<BoxedCheck> {
+    SHAPES
+        .iter()
+        .map(|(name, fill)| alone(name, *fill))
+        .collect()
+}
+
+fn alone(name: &'static str, fill: Fill) -> BoxedCheck {
+    (name, Box::new(move |b| lives(b, &b.repository(), fill)))
+}
 
 const TYPE_1: &str = "application/vnd.example.oci.conformance.v1";
 const TYPE_2: &str = "application/vnd.example.oci.conformance.v2";
@@ -208,15 +230,14 @@ fn tag_parameters(d: &mut Data<'_>) {
 }
 
 /// Goes through the whole life of some content.
-fn lives(b: &Bench, fill: fn(&mut Data<'_>)) -> Outcome {
+fn lives(b: &Bench, repository: &str, fill: Fill) -> Outcome {
     let mut data = Data::new(b);
     fill(&mut data);
-    let repository = b.repository();
-    push(b, &repository, &data)?;
-    list(b, &repository, &data)?;
-    read(b, &repository, &data)?;
-    referrers::are_listed(b, &repository, &data)?;
-    delete(b, &repository, &data)
+    push(b, repository, &data)?;
+    list(b, repository, &data)?;
+    read(b, repository, &data)?;
+    referrers::are_listed(b, repository, &data)?;
+    delete(b, repository, &data)
 }
 
 fn push(b: &Bench, repository: &str, data: &Data<'_>) -> Outcome {
