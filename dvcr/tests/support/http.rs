@@ -227,7 +227,7 @@ impl Client {
         }
         match &request.body {
             Body::None if matches!(request.method, "POST" | "PUT" | "PATCH") => {
-                head.push_str("Content-Length: 0\r\n")
+                head.push_str("Content-Length: 0\r\n");
             }
             Body::None => {}
             Body::Sized(bytes) => {
