@@ -288,7 +288,7 @@ impl Answer {
             ),
             // The specification's statuses for a delete that is not offered are 400 and 405; its conformance suites take 405
             // only. Reading stays possible, which `Allow` says.
-            E::BlobInUse(_) => Self::new(S::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, error)
+            E::InUse(_) => Self::new(S::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, error)
                 .with(header::ALLOW, HeaderValue::from_static("GET, HEAD")),
             E::Invalid(_) => Self::new(S::BAD_REQUEST, ErrorCode::Unsupported, error),
             // Not 409: clients try 503 again by themselves, and trying again is all there is to do.
@@ -479,7 +479,7 @@ mod tests {
         check(E::Denied, 403, "DENIED");
         let answer = check(E::Unauthorized, 401, "UNAUTHORIZED");
         assert!(answer.headers.contains_key(header::WWW_AUTHENTICATE));
-        let answer = check(E::BlobInUse(digest), 405, "UNSUPPORTED");
+        let answer = check(E::InUse(digest), 405, "UNSUPPORTED");
         assert_eq!(answer.headers[header::ALLOW], "GET, HEAD");
         check(E::Invalid("no".into()), 400, "UNSUPPORTED");
         check(E::Conflict, 503, "UNAVAILABLE");

@@ -146,11 +146,7 @@ impl Registry {
                 inner.held(repository, digest).await?;
                 let mut checks = vec![Check::Present(key::hold(repository, digest))];
                 if keep_referred {
-                    let edges = key::edges(digest, repository);
-                    if !inner.meta.scan(&edges, 1).await?.is_empty() {
-                        return Err(RegistryError::BlobInUse(*digest));
-                    }
-                    checks.push(Check::EmptyRange(edges));
+                    checks.push(inner.unreferred(repository, digest).await?);
                 }
                 let txn = Txn {
                     checks,

@@ -69,9 +69,9 @@ pub enum RegistryError {
     /// Nobody is logged in, and somebody must be.
     #[error("authentication required")]
     Unauthorized,
-    /// The blob cannot be removed while a manifest of the repository refers to it.
-    #[error("a manifest of this repository refers to blob {0}; delete that first")]
-    BlobInUse(Digest),
+    /// What cannot be removed while a manifest of the repository refers to it.
+    #[error("a manifest of this repository refers to {0}; delete that first")]
+    InUse(Digest),
     /// The request contradicts itself or the specification.
     #[error("{0}")]
     Invalid(String),

@@ -344,7 +344,7 @@ fn image() -> (Bytes, Digest) {
 
 #[tokio::test]
 async fn a_sparse_repository_may_lose_a_blob_before_its_manifest() {
-    let rule = |repository: &str, sparse| policy::SparseRule {
+    let rule = |repository: &str, sparse| SparseRule {
         repository: repository.to_owned(),
         sparse,
     };
@@ -419,7 +419,7 @@ async fn manifests_need_what_they_refer_to_and_keep_it() {
     );
     assert!(matches!(
         registry.blob_delete(&WHO, &repository, &config).await,
-        Err(RegistryError::BlobInUse(d)) if d == config
+        Err(RegistryError::InUse(d)) if d == config
     ));
     assert_eq!(
         registry
@@ -515,4 +515,36 @@ async fn uploads_of_the_same_content_side_by_side_store_it_once() {
         .stored_bytes
         .load(std::sync::atomic::Ordering::Relaxed);
     assert!(stored < 11_000_000, "{stored} bytes for 10 MB of chunks");
+}
+
+#[tokio::test]
+async fn an_index_keeps_the_manifests_that_it_lists() {
+    let bench = Bench::new().await;
+    let registry = &bench.registry;
+    let repository = name("a");
+    bench.push("a", &Bytes::from_static(b"{}")).await;
+    let (manifest, _) = image();
+    let child = Digest::sha256(&manifest);
+    let put = async |bytes: Bytes| {
+        let digest = Digest::sha256(&bytes);
+        registry
+            .manifest_put(&WHO, &repository, &digest.into(), &[], None, bytes)
+            .await
+            .unwrap();
+        digest
+    };
+    let len = manifest.len();
+    put(manifest).await;
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{child}","size":{len}}}]}}"#
+    );
+    let index = put(Bytes::from(index)).await;
+    let delete = async |digest: Digest| {
+        registry
+            .manifest_delete(&WHO, &repository, &digest.into())
+            .await
+    };
+    assert!(matches!(delete(child).await, Err(RegistryError::InUse(d)) if d == child));
+    delete(index).await.unwrap();
+    delete(child).await.unwrap();
 }
