@@ -1,1 +1,4 @@
-fn main(){}
+mod data;
+mod http;
+mod stats;
+fn main() {}
