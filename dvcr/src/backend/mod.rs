@@ -3,6 +3,17 @@
 //! All methods block: call them through [`crate::blocking::run`]. They are safe for concurrent use; only the creator of a
 //! pack appends to it.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod crash;
+#[cfg(any(test, feature = "testing"))]
+pub mod faulty;
+pub mod file;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
+mod space;
+#[cfg(any(test, feature = "testing"))]
+pub mod suite;
+
 use std::io;
 
 use bytes::Bytes;

@@ -3,6 +3,17 @@
 //! Everything typed ([`key`], [`record`]) sits above [`MetaStore`] and exists once; each engine is a thin adapter and one
 //! test suite ([`suite`]) runs on every engine. There are no refcounts and no hot counters: who uses a thing is
 //! answered by edge rows, in the same transaction that relies on the answer.
+//!
+//! Engines: [`redb::RedbMeta`], one file, the default; [`memory::MemoryMeta`], for tests and as the model of the others.
+
+pub mod memory;
+pub mod redb;
+#[cfg(any(test, feature = "testing"))]
+pub mod suite;
+
+pub(crate) mod codec;
+pub mod key;
+pub mod record;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -36,3 +36,21 @@ pub enum StoreError {
     #[error(transparent)]
     Meta(#[from] MetaError),
 }
+
+impl StoreError {
+    /// An I/O failure, or [`StoreError::Full`] where it was for want of room.
+    pub(crate) fn io(context: String, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Io { context, source },
+        }
+    }
+
+    /// A stored upload session that this program cannot go on with.
+    pub(crate) fn state(expected: &'static str) -> Self {
+        Self::Meta(MetaError::Corrupt {
+            key: "upload session".into(),
+            what: expected,
+        })
+    }
+}

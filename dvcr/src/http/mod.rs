@@ -1,0 +1,116 @@
+//! The HTTP side of the registry: paths, headers, status codes and bodies in and out of [`Registry`]'s use cases.
+//!
+//! Nothing here decides what a principal may do or touches storage. Answers below `/v2` follow the OCI distribution
+//! specification; the management API is below `/api/v1`; `/healthz`, `/readyz` and `/metrics` are for operators.
+//! Safe for any number of concurrent requests.
+
+pub mod activity;
+mod api;
+mod auth;
+mod body;
+mod conditional;
+mod error;
+mod health;
+mod multipart;
+mod observe;
+mod query;
+mod request_id;
+mod v2;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware,
+    response::Response,
+    routing::get,
+};
+use dvcr_core::oci::{MANIFEST_BYTES_MAX, RouteError};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{http::error::ApiError, metrics::Metrics, registry::Registry};
+
+/// Bounds on what one client, or all of them, may ask for. Plain values; the settings hold defaults and ranges.
+#[derive(Clone, Debug)]
+pub struct HttpLimits {
+    /// Most requests at once; more get 429.
+    pub requests_max: usize,
+    /// Longest path and query in bytes; longer ones get 414.
+    pub uri_bytes_max: usize,
+    /// Longest header fields of a request in bytes, all together; longer ones get 431.
+    pub header_bytes_max: usize,
+    /// Longest manifest in bytes; longer ones get 413.
+    pub manifest_bytes_max: usize,
+    /// Longest body of one blob request in bytes; longer ones get 413.
+    pub blob_bytes_max: u64,
+    /// Longest silence inside a request's body; then the request gets 408.
+    pub body_stall: Duration,
+    /// Shortest chunk that a client should send, as `OCI-Chunk-Min-Length`; a hint, smaller ones are taken.
+    pub chunk_min_bytes: u64,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            requests_max: 1_024,
+            uri_bytes_max: 16 << 10,
+            header_bytes_max: 64 << 10,
+            manifest_bytes_max: MANIFEST_BYTES_MAX,
+            blob_bytes_max: 16 << 40,
+            body_stall: Duration::from_secs(60),
+            chunk_min_bytes: 1 << 20,
+        }
+    }
+}
+
+/// What every handler can reach. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) registry: Registry,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Arc<HttpLimits>,
+    /// One permit for each request that runs.
+    requests: Arc<Semaphore>,
+    /// Cancelled when the server begins to drain.
+    draining: CancellationToken,
+}
+
+/// The whole service. `draining` makes `/readyz` answer 503, so that nothing new is sent here.
+pub fn router(
+    registry: Registry,
+    metrics: Arc<Metrics>,
+    limits: HttpLimits,
+    draining: CancellationToken,
+) -> Router {
+    let app = App {
+        registry,
+        metrics,
+        requests: Arc::new(Semaphore::new(limits.requests_max)),
+        limits: Arc::new(limits),
+        draining,
+    };
+    // Names contain slashes, and axum cannot match a wildcard mid-path: everything below /v2 and /api has one fallback.
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(dispatch)
+        .layer(middleware::from_fn_with_state(
+            app.clone(),
+            observe::observe,
+        ))
+        .with_state(app)
+}
+
+async fn dispatch(State(app): State<App>, request: Request) -> Response {
+    let path = request.uri().path();
+    if path == "/v2" || path.starts_with("/v2/") {
+        observe::boxed(v2::serve(app, request)).await
+    } else if path.starts_with("/api/") {
+        observe::boxed(api::serve(app, request)).await
+    } else {
+        ApiError::from(RouteError::NotFound).answer(request.method())
+    }
+}

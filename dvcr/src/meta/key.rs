@@ -1,0 +1,342 @@
+//! Keys of the metadata: one byte of keyspace, then fields in the order in which they are listed and compared.
+//!
+//! Integers are big-endian so that key order is number order. A repository name is followed by a zero byte, which no
+//! name contains, so that the rows of `a` do not run into those of `ab`. Digests are an algorithm byte (1 sha256,
+//! 2 sha512) and the raw bytes. `docs/format.md` has the table.
+
+use dvcr_core::{
+    chunk::ChunkId,
+    oci::{Digest, RepositoryName, Tag},
+};
+
+use super::{Key, KeyRange};
+use crate::backend::PackId;
+
+/// Part number of the row that lists where the parts of a long recipe start.
+pub const RECIPE_STARTS: u32 = u32::MAX;
+
+const BLOB: u8 = 1;
+const HOLD: u8 = 2;
+const HELD_BY: u8 = 3;
+const INLINE: u8 = 4;
+const RECIPE: u8 = 5;
+const CHUNK: u8 = 6;
+const PACK: u8 = 7;
+const MANIFEST: u8 = 8;
+const EDGE: u8 = 9;
+const REFERRER: u8 = 10;
+const TAG: u8 = 11;
+const TAGGED: u8 = 12;
+const UPLOAD: u8 = 13;
+const REVIEW: u8 = 14;
+const REPOSITORY: u8 = 15;
+const COUNTER: u8 = 16;
+
+fn key(space: u8, fields: &[&[u8]]) -> Key {
+    let mut key = Vec::with_capacity(1 + fields.iter().map(|f| f.len()).sum::<usize>());
+    key.push(space);
+    for field in fields {
+        key.extend_from_slice(field);
+    }
+    key
+}
+
+/// All keys that start with `prefix`.
+#[must_use]
+pub fn prefix(prefix: Key) -> KeyRange {
+    let mut to = prefix.clone();
+    while let Some(last) = to.pop() {
+        if last < u8::MAX {
+            to.push(last + 1);
+            break;
+        }
+    }
+    KeyRange { from: prefix, to }
+}
+
+/// The part of `range` after `last`; all of it where `last` lies before.
+#[must_use]
+pub fn after(range: KeyRange, last: &[u8]) -> KeyRange {
+    let mut from = last.to_vec();
+    from.push(0);
+    KeyRange {
+        from: from.max(range.from),
+        to: range.to,
+    }
+}
+
+/// Blob by digest.
+#[must_use]
+pub fn blob(digest: &Digest) -> Key {
+    key(BLOB, &[&digest.to_key()])
+}
+
+/// All blobs.
+#[must_use]
+pub fn blobs() -> KeyRange {
+    prefix(vec![BLOB])
+}
+
+/// A repository holds a blob.
+#[must_use]
+pub fn hold(repository: &RepositoryName, digest: &Digest) -> Key {
+    key(
+        HOLD,
+        &[repository.as_str().as_bytes(), &[0], &digest.to_key()],
+    )
+}
+
+/// All blobs that a repository holds.
+#[must_use]
+pub fn holds(repository: &RepositoryName) -> KeyRange {
+    prefix(key(HOLD, &[repository.as_str().as_bytes(), &[0]]))
+}
+
+/// A blob is held by a repository.
+#[must_use]
+pub fn held_by(digest: &Digest, repository: &RepositoryName) -> Key {
+    key(HELD_BY, &[&digest.to_key(), repository.as_str().as_bytes()])
+}
+
+/// All repositories that hold a blob.
+#[must_use]
+pub fn holders(digest: &Digest) -> KeyRange {
+    prefix(key(HELD_BY, &[&digest.to_key()]))
+}
+
+/// Bytes of a small blob.
+#[must_use]
+pub fn inline(digest: &Digest) -> Key {
+    key(INLINE, &[&digest.to_key()])
+}
+
+/// One part of a recipe.
+#[must_use]
+pub fn recipe(id: u64, part: u32) -> Key {
+    key(RECIPE, &[&id.to_be_bytes(), &part.to_be_bytes()])
+}
+
+/// All parts of a recipe.
+#[must_use]
+pub fn recipe_parts(id: u64) -> KeyRange {
+    prefix(key(RECIPE, &[&id.to_be_bytes()]))
+}
+
+/// Where a chunk lies.
+#[must_use]
+pub fn chunk(id: &ChunkId) -> Key {
+    key(CHUNK, &[&id.0])
+}
+
+/// All chunks.
+#[must_use]
+pub fn chunks() -> KeyRange {
+    prefix(vec![CHUNK])
+}
+
+/// A pack.
+#[must_use]
+pub fn pack(id: PackId) -> Key {
+    key(PACK, &[&id.0.to_be_bytes()])
+}
+
+/// All packs.
+#[must_use]
+pub fn packs() -> KeyRange {
+    prefix(vec![PACK])
+}
+
+/// A manifest in a repository.
+#[must_use]
+pub fn manifest(repository: &RepositoryName, digest: &Digest) -> Key {
+    key(
+        MANIFEST,
+        &[repository.as_str().as_bytes(), &[0], &digest.to_key()],
+    )
+}
+
+/// All manifests of a repository.
+#[must_use]
+pub fn manifests(repository: &RepositoryName) -> KeyRange {
+    prefix(key(MANIFEST, &[repository.as_str().as_bytes(), &[0]]))
+}
+
+/// A manifest refers to a blob or to another manifest.
+#[must_use]
+pub fn edge(child: &Digest, repository: &RepositoryName, parent: &Digest) -> Key {
+    key(
+        EDGE,
+        &[
+            &child.to_key(),
+            repository.as_str().as_bytes(),
+            &[0],
+            &parent.to_key(),
+        ],
+    )
+}
+
+/// All manifests of a repository that refer to a digest.
+#[must_use]
+pub fn edges(child: &Digest, repository: &RepositoryName) -> KeyRange {
+    prefix(key(
+        EDGE,
+        &[&child.to_key(), repository.as_str().as_bytes(), &[0]],
+    ))
+}
+
+/// A manifest whose subject is another.
+#[must_use]
+pub fn referrer(repository: &RepositoryName, subject: &Digest, manifest: &Digest) -> Key {
+    key(
+        REFERRER,
+        &[
+            repository.as_str().as_bytes(),
+            &[0],
+            &subject.to_key(),
+            &manifest.to_key(),
+        ],
+    )
+}
+
+/// All manifests with this subject.
+#[must_use]
+pub fn referrers(repository: &RepositoryName, subject: &Digest) -> KeyRange {
+    prefix(key(
+        REFERRER,
+        &[repository.as_str().as_bytes(), &[0], &subject.to_key()],
+    ))
+}
+
+/// A tag.
+#[must_use]
+pub fn tag(repository: &RepositoryName, tag: &str) -> Key {
+    key(TAG, &[repository.as_str().as_bytes(), &[0], tag.as_bytes()])
+}
+
+/// All tags of a repository.
+#[must_use]
+pub fn tags(repository: &RepositoryName) -> KeyRange {
+    prefix(key(TAG, &[repository.as_str().as_bytes(), &[0]]))
+}
+
+/// A manifest has a tag.
+#[must_use]
+pub fn tagged(repository: &RepositoryName, digest: &Digest, tag: &Tag) -> Key {
+    key(
+        TAGGED,
+        &[
+            repository.as_str().as_bytes(),
+            &[0],
+            &digest.to_key(),
+            tag.as_str().as_bytes(),
+        ],
+    )
+}
+
+/// All tags of a manifest.
+#[must_use]
+pub fn tags_of(repository: &RepositoryName, digest: &Digest) -> KeyRange {
+    prefix(key(
+        TAGGED,
+        &[repository.as_str().as_bytes(), &[0], &digest.to_key()],
+    ))
+}
+
+/// An upload session.
+#[must_use]
+pub fn upload(session: &[u8; 16]) -> Key {
+    key(UPLOAD, &[session])
+}
+
+/// All upload sessions.
+#[must_use]
+pub fn uploads() -> KeyRange {
+    prefix(vec![UPLOAD])
+}
+
+/// A blob of a repository to be looked at again at `due_ms`: does anything still refer to it?
+#[must_use]
+pub fn review_blob(due_ms: u64, repository: &RepositoryName, digest: &Digest) -> Key {
+    key(
+        REVIEW,
+        &[
+            &due_ms.to_be_bytes(),
+            b"b",
+            repository.as_str().as_bytes(),
+            &[0],
+            &digest.to_key(),
+        ],
+    )
+}
+
+/// A manifest of a repository to be looked at again at `due_ms`.
+#[must_use]
+pub fn review_manifest(due_ms: u64, repository: &RepositoryName, digest: &Digest) -> Key {
+    key(
+        REVIEW,
+        &[
+            &due_ms.to_be_bytes(),
+            b"m",
+            repository.as_str().as_bytes(),
+            &[0],
+            &digest.to_key(),
+        ],
+    )
+}
+
+/// A repository.
+#[must_use]
+pub fn repository(name: &str) -> Key {
+    key(REPOSITORY, &[name.as_bytes()])
+}
+
+/// All repositories.
+#[must_use]
+pub fn repositories() -> KeyRange {
+    prefix(vec![REPOSITORY])
+}
+
+/// The next free number of a sequence.
+#[must_use]
+pub fn counter(name: &str) -> Key {
+    key(COUNTER, &[name.as_bytes()])
+}
+
+/// The bytes of `key` after the fixed part `range.from`: the last field of a listing's rows.
+#[must_use]
+pub fn last_field<'a>(prefix_range: &KeyRange, key: &'a [u8]) -> &'a [u8] {
+    key.get(prefix_range.from.len()..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_repository_do_not_run_into_those_of_another() {
+        let (a, ab): (RepositoryName, RepositoryName) =
+            ("a".parse().unwrap(), "ab".parse().unwrap());
+        let nested: RepositoryName = "a/b".parse().unwrap();
+        let range = tags(&a);
+        assert!(range.from <= tag(&a, "x") && tag(&a, "x") < range.to);
+        for other in [ab, nested] {
+            let key = tag(&other, "x");
+            assert!(key < range.from || key >= range.to, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_of_all_ones_ends_at_the_next_shorter_one() {
+        assert_eq!(prefix(vec![1, 255, 255]).to, vec![2]);
+    }
+
+    #[test]
+    fn after_starts_just_past_the_key_and_never_before_the_range() {
+        let range = KeyRange {
+            from: vec![5],
+            to: vec![6],
+        };
+        assert_eq!(after(range.clone(), &[5, 9]).from, vec![5, 9, 0]);
+        assert_eq!(after(range, &[4]).from, vec![5]);
+    }
+}

@@ -1,0 +1,377 @@
+//! Manifests: stored byte by byte as they came, with a row for everything that they refer to.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use dvcr_core::oci::{Descriptor, Digest, Manifest, ManifestKind, Reference, RepositoryName, Tag};
+
+use super::{
+    Inner, Principal, Registry, RegistryError,
+    policy::{self, Action, Sparse},
+};
+use crate::meta::{
+    Check, Commit, Txn, key,
+    record::{self, ManifestRecord, Record as _, TagRecord},
+};
+
+/// Rows of one manifest handled in a transaction: its tags, when it is deleted. More are deleted in further ones.
+const TAGS_PAGE: usize = 1000;
+
+/// A manifest as it was pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredManifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its media type, without parameters.
+    pub media_type: String,
+    /// The document.
+    pub bytes: Bytes,
+}
+
+/// What came of pushing a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestPut {
+    /// Its digest, by the algorithm that the client used.
+    pub digest: Digest,
+    /// What it refers to by `subject`.
+    pub subject: Option<Digest>,
+    /// The tags that now point to it.
+    pub tags: Vec<Tag>,
+}
+
+impl Registry {
+    /// Stores a manifest under its digest and moves tags to it: the one of `reference`, and `tags`.
+    pub async fn manifest_put(
+        &self,
+        who: &Principal,
+        repository: &RepositoryName,
+        reference: &Reference,
+        tags: &[Tag],
+        content_type: Option<&str>,
+        bytes: Bytes,
+    ) -> Result<ManifestPut, RegistryError> {
+        policy::authorize(who, Some(repository), Action::Push)?;
+        let inner = &self.0;
+        let (digest, tags): (_, BTreeSet<&Tag>) = match reference {
+            Reference::Digest(expected) => {
+                let found = Digest::of(expected.algorithm(), &bytes);
+                if found != *expected {
+                    return Err(RegistryError::DigestMismatch {
+                        expected: *expected,
+                        found,
+                    });
+                }
+                (found, tags.iter().collect())
+            }
+            Reference::Tag(tag) => (Digest::sha256(&bytes), tags.iter().chain([tag]).collect()),
+        };
+        let manifest = Manifest::parse(content_type, &bytes)?;
+        let subject = manifest.subject.as_ref().map(|s| s.digest);
+        inner
+            .transact(|| async {
+                let txn = inner
+                    .plan_put(who, repository, &digest, &tags, &manifest, &bytes)
+                    .await?;
+                Ok((txn, ()))
+            })
+            .await?;
+        Ok(ManifestPut {
+            digest,
+            subject,
+            tags: tags.into_iter().cloned().collect(),
+        })
+    }
+
+    /// A manifest by tag or digest.
+    pub async fn manifest_get(
+        &self,
+        who: &Principal,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<StoredManifest, RegistryError> {
+        policy::authorize(who, Some(repository), Action::Pull)?;
+        let inner = &self.0;
+        let unknown = || RegistryError::ManifestUnknown(reference.to_string());
+        let digest = match reference {
+            Reference::Digest(digest) => *digest,
+            Reference::Tag(tag) => {
+                let row: Option<TagRecord> = inner
+                    .get_record(&key::tag(repository, tag.as_str()))
+                    .await?;
+                row.ok_or_else(unknown)?.digest
+            }
+        };
+        let row: Option<ManifestRecord> = inner
+            .get_record(&key::manifest(repository, &digest))
+            .await?;
+        let row = row.ok_or_else(unknown)?;
+        Ok(StoredManifest {
+            digest,
+            media_type: row.media_type,
+            bytes: row.bytes,
+        })
+    }
+
+    /// Removes a tag, or a manifest with all its tags.
+    pub async fn manifest_delete(
+        &self,
+        who: &Principal,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<(), RegistryError> {
+        policy::authorize(who, Some(repository), Action::Delete)?;
+        let inner = &self.0;
+        match reference {
+            Reference::Tag(tag) => {
+                inner
+                    .transact(|| async {
+                        let key = key::tag(repository, tag.as_str());
+                        let value = inner.get(&key).await?;
+                        let value =
+                            value.ok_or_else(|| RegistryError::ManifestUnknown(tag.to_string()))?;
+                        let old = TagRecord::decode(&key, &value)?;
+                        let review = key::review_manifest(inner.now_ms(), repository, &old.digest);
+                        let txn = Txn {
+                            checks: vec![Check::Exact(key.clone(), value)],
+                            puts: vec![(review, record::mark())],
+                            deletes: vec![key, key::tagged(repository, &old.digest, tag)],
+                        };
+                        Ok((txn, ()))
+                    })
+                    .await?;
+            }
+            Reference::Digest(digest) => while inner.delete_step(repository, digest).await? {},
+        }
+        inner.drop_repository_if_empty(repository).await
+    }
+}
+
+impl Inner {
+    async fn plan_put(
+        &self,
+        who: &Principal,
+        repository: &RepositoryName,
+        digest: &Digest,
+        tags: &BTreeSet<&Tag>,
+        manifest: &Manifest,
+        bytes: &Bytes,
+    ) -> Result<Txn, RegistryError> {
+        let now = self.now_ms();
+        let mut txn = Txn::default();
+        let sparse = self.options.sparse.get(repository);
+
+        // Children: each is there, and stays there, because this transaction checks it and adds the edge.
+        let blobs = manifest
+            .blobs()
+            .map(|d| (d, key::hold(repository, &d.digest), sparse == Sparse::All));
+        let children = manifest.children.iter();
+        let children = children.map(|d| {
+            (
+                d,
+                key::manifest(repository, &d.digest),
+                sparse != Sparse::None,
+            )
+        });
+        let children: Vec<(&Descriptor, _, bool)> = blobs.chain(children).collect();
+        let keys: Vec<_> = children.iter().map(|(_, key, _)| key.clone()).collect();
+        let present = self.meta.get(&keys).await?;
+        for ((child, child_key, may_be_missing), row) in children.into_iter().zip(present) {
+            if row.is_some() {
+                txn.checks.push(Check::Present(child_key));
+            } else if !may_be_missing {
+                return Err(RegistryError::ManifestBlobUnknown(child.digest));
+            }
+            txn.puts
+                .push((key::edge(&child.digest, repository, digest), record::mark()));
+        }
+
+        let manifest_key = key::manifest(repository, digest);
+        let old: Option<ManifestRecord> = self.get_record(&manifest_key).await?;
+        let subject = manifest.subject.as_ref().map(|s| s.digest);
+        let row = ManifestRecord {
+            media_type: manifest.media_type.clone(),
+            subject,
+            created_ms: old.map_or(now, |old| old.created_ms),
+            bytes: bytes.clone(),
+        };
+        txn.puts.push((manifest_key, row.encode()));
+        if let Some(subject) = subject {
+            let descriptor = referrer_descriptor(manifest, digest, bytes.len());
+            let value = Bytes::from(descriptor.to_string());
+            txn.puts
+                .push((key::referrer(repository, &subject, digest), value));
+        }
+        for tag in tags {
+            self.plan_tag(who, repository, digest, tag, &mut txn)
+                .await?;
+        }
+        if tags.is_empty() {
+            let due = self.lease_end_ms();
+            txn.puts.push((
+                key::review_manifest(due, repository, digest),
+                record::mark(),
+            ));
+        }
+        self.ensure_repository(repository, &mut txn).await?;
+        Ok(txn)
+    }
+
+    async fn plan_tag(
+        &self,
+        who: &Principal,
+        repository: &RepositoryName,
+        digest: &Digest,
+        tag: &Tag,
+        txn: &mut Txn,
+    ) -> Result<(), RegistryError> {
+        let now = self.now_ms();
+        let tag_key = key::tag(repository, tag.as_str());
+        let mut row = TagRecord {
+            digest: *digest,
+            created_ms: now,
+            moved_ms: now,
+        };
+        match self.get(&tag_key).await? {
+            None => {
+                policy::authorize(who, Some(repository), Action::TagCreate)?;
+                txn.checks.push(Check::Absent(tag_key.clone()));
+            }
+            Some(value) => {
+                let old = TagRecord::decode(&tag_key, &value)?;
+                txn.checks.push(Check::Exact(tag_key.clone(), value));
+                if old.digest == *digest {
+                    return Ok(());
+                }
+                policy::authorize(who, Some(repository), Action::TagOverwrite)?;
+                row.created_ms = old.created_ms;
+                txn.deletes.push(key::tagged(repository, &old.digest, tag));
+                txn.puts.push((
+                    key::review_manifest(now, repository, &old.digest),
+                    record::mark(),
+                ));
+            }
+        }
+        txn.puts.push((tag_key, row.encode()));
+        txn.puts
+            .push((key::tagged(repository, digest, tag), record::mark()));
+        Ok(())
+    }
+
+    /// Deletes a manifest with its tags, or a page of its tags; returns whether there is more to do.
+    async fn delete_step(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, RegistryError> {
+        self.transact(|| async {
+            let now = self.now_ms();
+            let manifest_key = key::manifest(repository, digest);
+            let value = self.get(&manifest_key).await?;
+            let value = value.ok_or_else(|| RegistryError::ManifestUnknown(digest.to_string()))?;
+            let row = ManifestRecord::decode(&manifest_key, &value)?;
+            let mut txn = Txn {
+                checks: vec![Check::Present(manifest_key.clone())],
+                ..Txn::default()
+            };
+            let tags_of = key::tags_of(repository, digest);
+            let tagged = self.meta.scan(&tags_of, TAGS_PAGE).await?;
+            for (tagged_key, _) in &tagged {
+                let tag =
+                    String::from_utf8_lossy(key::last_field(&tags_of, tagged_key)).into_owned();
+                let tag_key = key::tag(repository, &tag);
+                if let Some(value) = self.get(&tag_key).await?
+                    && TagRecord::decode(&tag_key, &value)?.digest == *digest
+                {
+                    txn.checks.push(Check::Exact(tag_key.clone(), value));
+                    txn.deletes.push(tag_key);
+                }
+                txn.deletes.push(tagged_key.clone());
+            }
+            if let Some((last, _)) = tagged.last() {
+                if tagged.len() == TAGS_PAGE {
+                    return Ok((txn, true));
+                }
+                txn.checks
+                    .push(Check::EmptyRange(key::after(tags_of, last)));
+            } else {
+                txn.checks.push(Check::EmptyRange(tags_of));
+            }
+            // It parsed when it was pushed.
+            let manifest = Manifest::parse(Some(&row.media_type), &row.bytes)?;
+            for child in manifest.blobs() {
+                txn.deletes
+                    .push(key::edge(&child.digest, repository, digest));
+                txn.puts.push((
+                    key::review_blob(now, repository, &child.digest),
+                    record::mark(),
+                ));
+            }
+            for child in &manifest.children {
+                txn.deletes
+                    .push(key::edge(&child.digest, repository, digest));
+                txn.puts.push((
+                    key::review_manifest(now, repository, &child.digest),
+                    record::mark(),
+                ));
+            }
+            if let Some(subject) = row.subject {
+                txn.deletes
+                    .push(key::referrer(repository, &subject, digest));
+            }
+            txn.deletes.push(manifest_key);
+            Ok((txn, false))
+        })
+        .await
+    }
+
+    /// Forgets a repository in which neither a manifest nor a tag is left, so that it is not listed any more.
+    async fn drop_repository_if_empty(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<(), RegistryError> {
+        if !self
+            .meta
+            .scan(&key::manifests(repository), 1)
+            .await?
+            .is_empty()
+        {
+            return Ok(());
+        }
+        let txn = Txn {
+            checks: vec![
+                Check::EmptyRange(key::manifests(repository)),
+                Check::EmptyRange(key::tags(repository)),
+            ],
+            puts: vec![],
+            deletes: vec![key::repository(repository.as_str())],
+        };
+        // A conflict means that somebody pushed meanwhile.
+        let _: Commit = self.meta.commit(txn).await?;
+        Ok(())
+    }
+}
+
+/// How a manifest appears in the list of its subject's referrers (OCI distribution spec, "Listing Referrers").
+pub(super) fn referrer_descriptor(
+    manifest: &Manifest,
+    digest: &Digest,
+    size: usize,
+) -> serde_json::Value {
+    let mut descriptor = serde_json::json!({
+        "mediaType": manifest.media_type,
+        "digest": digest.to_string(),
+        "size": size,
+    });
+    if let Some(artifact_type) = manifest.referrer_artifact_type() {
+        descriptor["artifactType"] = artifact_type.into();
+    }
+    if !manifest.annotations.is_empty() {
+        descriptor["annotations"] = serde_json::json!(manifest.annotations);
+    }
+    descriptor
+}
+
+/// Whether a document lists other manifests.
+pub(super) fn is_index(manifest: &Manifest) -> bool {
+    manifest.kind == ManifestKind::Index
+}

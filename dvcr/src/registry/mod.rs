@@ -1,0 +1,189 @@
+//! Use cases of the registry: what a client may want, without HTTP and without a particular database.
+//!
+//! Every use case takes the [`Principal`] that asks and calls [`policy`] first. What it changes, it changes in one
+//! conditional transaction whose checks say what it relied on; where another request got there first it starts over.
+
+use std::{sync::Arc, time::Duration};
+
+mod blob;
+mod body;
+#[cfg(test)]
+mod crash_tests;
+mod error;
+mod manifest;
+pub mod policy;
+mod principal;
+mod referrer;
+mod session;
+mod stats;
+mod tag;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+pub use blob::{BlobInfo, BlobReader};
+pub use body::{Body, BodyError};
+pub use error::RegistryError;
+pub use manifest::{ManifestPut, StoredManifest};
+pub use principal::Principal;
+pub use session::{SessionId, SessionIdError, UploadStatus};
+pub use stats::Stats;
+
+use dvcr_core::oci::RepositoryName;
+
+use crate::{
+    clock::Clock,
+    meta::{
+        Check, Commit, Key, MetaStore, Txn, Value, key,
+        record::{Record, RepositoryRecord},
+    },
+    store::Store,
+};
+use policy::SparseRules;
+use session::Sessions;
+
+/// Times a transaction is tried again because another request changed the same rows: each time somebody else got on.
+const ATTEMPTS: usize = 32;
+
+/// What an operator may set.
+#[derive(Clone, Debug)]
+pub struct RegistryOptions {
+    /// How long a blob stays to which no manifest refers (yet).
+    pub lease: Duration,
+    /// How long an upload session lives after its last request.
+    pub upload_expiry: Duration,
+    /// Upload sessions at once.
+    pub uploads_max: usize,
+    /// Which repositories may hold manifests with missing children.
+    pub sparse: SparseRules,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(3600),
+            upload_expiry: Duration::from_secs(24 * 3600),
+            uploads_max: 10_000,
+            sparse: SparseRules::default(),
+        }
+    }
+}
+
+/// The registry. Cloning is cheap.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    meta: Arc<dyn MetaStore>,
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    options: RegistryOptions,
+    sessions: Sessions,
+}
+
+/// Some of a list, and whether there is more.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The items, ascending.
+    pub items: Vec<T>,
+    /// Whether others follow.
+    pub more: bool,
+}
+
+impl Registry {
+    /// A registry on this store.
+    #[must_use]
+    pub fn new(
+        meta: Arc<dyn MetaStore>,
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        options: RegistryOptions,
+    ) -> Self {
+        let sessions = Sessions::new(options.uploads_max);
+        Self(Arc::new(Inner {
+            meta,
+            store,
+            clock,
+            options,
+            sessions,
+        }))
+    }
+
+    /// The store beneath.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.0.store
+    }
+}
+
+impl Inner {
+    fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// When a lease that begins now ends.
+    fn lease_end_ms(&self) -> u64 {
+        self.now_ms() + millis(self.options.lease)
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Value>, RegistryError> {
+        Ok(self
+            .meta
+            .get(std::slice::from_ref(key))
+            .await?
+            .pop()
+            .flatten())
+    }
+
+    async fn get_record<R: Record>(&self, key: &Key) -> Result<Option<R>, RegistryError> {
+        let value = self.get(key).await?;
+        Ok(value.map(|v| R::decode(key, &v)).transpose()?)
+    }
+
+    /// Commits what `plan` makes of the present state, again if that changed meanwhile.
+    async fn transact<T, F>(&self, mut plan: impl FnMut() -> F) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<(Txn, T), RegistryError>>,
+    {
+        for _ in 0..ATTEMPTS {
+            let (txn, value) = plan().await?;
+            if txn.puts.is_empty() && txn.deletes.is_empty() {
+                return Ok(value);
+            }
+            if self.meta.commit(txn).await? == Commit::Done {
+                return Ok(value);
+            }
+        }
+        Err(RegistryError::Conflict)
+    }
+
+    /// Makes sure that the repository exists once the transaction is committed.
+    async fn ensure_repository(
+        &self,
+        repository: &RepositoryName,
+        txn: &mut Txn,
+    ) -> Result<(), RegistryError> {
+        let key = key::repository(repository.as_str());
+        if self.get(&key).await?.is_some() {
+            txn.checks.push(Check::Present(key));
+        } else {
+            let row = RepositoryRecord {
+                created_ms: self.now_ms(),
+            };
+            txn.checks.push(Check::Absent(key.clone()));
+            txn.puts.push((key, row.encode()));
+        }
+        Ok(())
+    }
+
+    async fn repository_exists(&self, repository: &RepositoryName) -> Result<bool, RegistryError> {
+        Ok(self
+            .get(&key::repository(repository.as_str()))
+            .await?
+            .is_some())
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
+}

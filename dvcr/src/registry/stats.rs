@@ -1,0 +1,224 @@
+//! What is stored, what it would cost alone, what is shared.
+//!
+//! Counted by walking recipes, never kept in hot counters. Memory is bounded by sampling: past [`SAMPLE_CHUNKS`] chunks
+//! only those are counted whose id starts with enough zero bits, and the sums are scaled; ids are hashes, so that is a
+//! fair sample.
+
+use std::collections::HashMap;
+
+use dvcr_core::{
+    chunk::ChunkId,
+    oci::{Digest, RepositoryName},
+};
+
+use super::{
+    Inner, Principal, Registry, RegistryError,
+    policy::{self, Action},
+};
+use crate::{
+    meta::{
+        key,
+        record::{BlobBody, BlobRecord, PackRecord, Record as _},
+    },
+    store::recipe::{Piece, RecipePart},
+};
+
+/// Chunks kept in memory at once: 64 MiB or so. Above that the sample is halved.
+const SAMPLE_CHUNKS: usize = 1 << 20;
+
+/// Rows read at once.
+const PAGE: usize = 1000;
+
+/// Sizes of a repository or of the whole registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Stats {
+    /// Number of blobs.
+    pub blobs: u64,
+    /// Number of different chunks.
+    pub chunks: u64,
+    /// Bytes of all blobs, as clients see them.
+    pub logical_bytes: u64,
+    /// Bytes that its chunks take: what it would cost if nothing else were stored.
+    pub stored_bytes: u64,
+    /// Of those, bytes of chunks that other repositories use as well. 0 for the whole registry.
+    pub shared_bytes: u64,
+    /// Bytes of all packs, what is not referred to any more included. Only for the whole registry.
+    pub pack_bytes: u64,
+    /// Whether chunks were sampled, so that their number and bytes are estimates.
+    pub estimated: bool,
+}
+
+/// Chunks seen, with a bound on memory.
+struct Sample {
+    /// Whether the repository in question and whether any other uses the chunk, and its length.
+    seen: HashMap<ChunkId, (bool, bool, u32)>,
+    /// Ids are counted whose first `bits` bits are zero.
+    bits: u32,
+}
+
+impl Sample {
+    fn counts(&self, id: &ChunkId) -> bool {
+        self.bits == 0
+            || u32::from_be_bytes([id.0[0], id.0[1], id.0[2], id.0[3]]).leading_zeros() >= self.bits
+    }
+
+    fn add(&mut self, id: ChunkId, len: u32, ours: bool) {
+        if !self.counts(&id) {
+            return;
+        }
+        let entry = self.seen.entry(id).or_insert((false, false, len));
+        if ours {
+            entry.0 = true;
+        } else {
+            entry.1 = true;
+        }
+        while self.seen.len() > SAMPLE_CHUNKS && self.bits < 32 {
+            self.bits += 1;
+            let kept: HashMap<_, _> = std::mem::take(&mut self.seen).into_iter().collect();
+            self.seen = kept.into_iter().filter(|(id, _)| self.counts(id)).collect();
+        }
+    }
+}
+
+impl Registry {
+    /// Sizes of a repository, or of everything.
+    pub async fn stats(
+        &self,
+        who: &Principal,
+        repository: Option<&RepositoryName>,
+    ) -> Result<Stats, RegistryError> {
+        let action = if repository.is_some() {
+            Action::Pull
+        } else {
+            Action::Admin
+        };
+        policy::authorize(who, repository, action)?;
+        let inner = &self.0;
+        if let Some(name) = repository
+            && !inner.repository_exists(name).await?
+        {
+            return Err(RegistryError::NameUnknown);
+        }
+        let mut stats = Stats::default();
+        let mut sample = Sample {
+            seen: HashMap::new(),
+            bits: 0,
+        };
+        let all = key::blobs();
+        let mut range = all.clone();
+        loop {
+            let rows = inner.meta.scan(&range, PAGE).await?;
+            let Some((last, _)) = rows.last() else { break };
+            range = key::after(range, last);
+            for (key, value) in &rows {
+                let blob = BlobRecord::decode(key, value)?;
+                let Ok(digest) = Digest::from_key(key::last_field(&all, key)) else {
+                    continue;
+                };
+                let (ours, others) = inner.users(&digest, repository).await?;
+                if ours {
+                    stats.blobs += 1;
+                    stats.logical_bytes += blob.len;
+                }
+                match blob.body {
+                    BlobBody::Inline if ours => {
+                        stats.stored_bytes += blob.len;
+                        stats.shared_bytes += if others { blob.len } else { 0 };
+                    }
+                    BlobBody::Inline => {}
+                    BlobBody::Recipe { id, parts } => {
+                        for part in 0..parts {
+                            inner
+                                .sample_part(id, part, ours, others, &mut sample)
+                                .await?;
+                        }
+                    }
+                }
+            }
+        }
+        inner.sum(&sample, &mut stats).await?;
+        if repository.is_none() {
+            stats.shared_bytes = 0;
+            stats.pack_bytes = inner.pack_bytes().await?;
+        }
+        Ok(stats)
+    }
+}
+
+impl Inner {
+    /// Whether the repository (any, for the whole registry) and whether another one holds the blob.
+    async fn users(
+        &self,
+        digest: &Digest,
+        repository: Option<&RepositoryName>,
+    ) -> Result<(bool, bool), RegistryError> {
+        let range = key::holders(digest);
+        let Some(name) = repository else {
+            return Ok((true, false));
+        };
+        let holders = self.meta.scan(&range, 2).await?;
+        let ours = self.get(&key::hold(name, digest)).await?.is_some();
+        Ok((ours, holders.len() > usize::from(ours)))
+    }
+
+    async fn sample_part(
+        &self,
+        recipe: u64,
+        part: u32,
+        ours: bool,
+        others: bool,
+        sample: &mut Sample,
+    ) -> Result<(), RegistryError> {
+        let key = key::recipe(recipe, part);
+        let Some(row) = self.get(&key).await? else {
+            return Ok(());
+        };
+        for piece in RecipePart::decode(&key, &row)?.pieces {
+            if let Piece::Chunk { id, len } = piece {
+                if ours {
+                    sample.add(id, len, true);
+                }
+                if others {
+                    sample.add(id, len, false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds up the chunks of a sample, scaled.
+    async fn sum(&self, sample: &Sample, stats: &mut Stats) -> Result<(), RegistryError> {
+        let ours: Vec<_> = sample
+            .seen
+            .iter()
+            .filter(|(_, (ours, _, _))| *ours)
+            .collect();
+        let (mut stored, mut shared) = (0, 0);
+        for page in ours.chunks(PAGE) {
+            let ids: Vec<_> = page.iter().map(|(id, _)| **id).collect();
+            for (at, (_, (_, others, _))) in self.store.locations(&ids).await?.iter().zip(page) {
+                stored += u64::from(at.stored_len);
+                shared += if *others { u64::from(at.stored_len) } else { 0 };
+            }
+        }
+        stats.chunks = (ours.len() as u64) << sample.bits;
+        stats.stored_bytes += stored << sample.bits;
+        stats.shared_bytes += shared << sample.bits;
+        stats.estimated = sample.bits > 0;
+        Ok(())
+    }
+
+    async fn pack_bytes(&self) -> Result<u64, RegistryError> {
+        let (mut range, mut bytes) = (key::packs(), 0);
+        loop {
+            let rows = self.meta.scan(&range, PAGE).await?;
+            let Some((last, _)) = rows.last() else {
+                return Ok(bytes);
+            };
+            range = key::after(range, last);
+            for (key, value) in &rows {
+                bytes += PackRecord::decode(key, value)?.bytes;
+            }
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! The use cases on real engines in memory.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use dvcr_core::oci::{Algorithm, Digest, Reference, RepositoryName};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::*;
+use crate::{
+    backend::memory::MemoryBackend,
+    clock::ManualClock,
+    meta::memory::MemoryMeta,
+    store::{Store, StoreOptions},
+};
+
+const WHO: Principal = Principal::Anonymous;
+
+struct Bench {
+    meta: Arc<MemoryMeta>,
+    packs: Arc<MemoryBackend>,
+    registry: Registry,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        Self::on(Arc::default(), Arc::default()).await
+    }
+
+    async fn on(meta: Arc<MemoryMeta>, packs: Arc<MemoryBackend>) -> Self {
+        let clock = Arc::new(ManualClock::new(1_000_000));
+        let store = Store::open(
+            meta.clone(),
+            packs.clone(),
+            clock.clone(),
+            StoreOptions::default(),
+        )
+        .await
+        .unwrap();
+        let registry = Registry::new(meta.clone(), store, clock, RegistryOptions::default());
+        Self {
+            meta,
+            packs,
+            registry,
+        }
+    }
+
+    /// The same data, opened by another process.
+    async fn restart(self) -> Self {
+        Self::on(self.meta, self.packs).await
+    }
+
+    async fn push(&self, repository: &str, data: &Bytes) -> Digest {
+        let digest = Digest::sha256(data);
+        self.registry
+            .blob_push(&WHO, &name(repository), digest, body(data))
+            .await
+            .unwrap();
+        digest
+    }
+
+    async fn pull(&self, repository: &str, digest: &Digest) -> Result<Vec<u8>, RegistryError> {
+        let reader = self
+            .registry
+            .blob_read(&WHO, &name(repository), digest)
+            .await?;
+        let frames: Vec<Bytes> = reader.body(0..reader.info().len).try_collect().await?;
+        Ok(frames.concat())
+    }
+}
+
+pub(super) fn name(s: &str) -> RepositoryName {
+    s.parse().unwrap()
+}
+
+/// A body that arrives in frames of uneven length.
+pub(super) fn body(data: &Bytes) -> Body {
+    let mut frames = Vec::new();
+    let (mut rest, mut len) = (data.clone(), 1);
+    while !rest.is_empty() {
+        frames.push(Ok(rest.split_to(rest.len().min(len))));
+        len = len * 7 % 300_007 + 1;
+    }
+    stream::iter(frames).boxed()
+}
+
+fn random(seed: u64, len: usize) -> Bytes {
+    let mut x = seed | 1;
+    let words = std::iter::repeat_with(move || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x.to_le_bytes()
+    });
+    words.flatten().take(len).collect::<Vec<_>>().into()
+}
+
+/// Random bytes, text and zeros.
+pub(super) fn disk(seed: u64, len: usize) -> Bytes {
+    let mut data = Vec::with_capacity(len);
+    let mut n = seed;
+    while data.len() < len {
+        match n % 4 {
+            0 => data.extend_from_slice(&random(n, 50_000)),
+            1 => {
+                let lines = (0..3000).map(|i| format!("line {i} of file {n}\n"));
+                data.extend(lines.flat_map(String::into_bytes));
+            }
+            2 => data.resize(data.len() + 100_000, 0),
+            _ => data.extend_from_slice(&random(n / 8, 30_000)),
+        }
+        n += 1;
+    }
+    data.truncate(len);
+    data.into()
+}
+
+#[tokio::test]
+async fn blobs_of_every_length_read_back() {
+    let bench = Bench::new().await;
+    for len in [
+        0,
+        1,
+        4096,
+        4097,
+        16_384,
+        65_536,
+        1 << 20,
+        (1 << 20) + 1,
+        5_000_000,
+    ] {
+        let data = disk(len as u64, len);
+        let digest = bench.push("a", &data).await;
+        assert_eq!(bench.pull("a", &digest).await.unwrap(), data, "{len}");
+    }
+}
+
+#[tokio::test]
+async fn ranges_read_back() {
+    let bench = Bench::new().await;
+    let data = disk(3, 9_000_000);
+    let digest = bench.push("a", &data).await;
+    let reader = bench
+        .registry
+        .blob_read(&WHO, &name("a"), &digest)
+        .await
+        .unwrap();
+    for (from, to) in [
+        (0, 1),
+        (8_999_999, 9_000_000),
+        (65_000, 66_000),
+        (1_048_000, 3_200_000),
+        (5, 5),
+    ] {
+        let frames: Vec<Bytes> = reader.body(from..to).try_collect().await.unwrap();
+        assert_eq!(
+            frames.concat(),
+            data[from as usize..to as usize],
+            "{from}..{to}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_same_content_is_stored_once() {
+    let bench = Bench::new().await;
+    let data = disk(7, 8_000_000);
+    bench.push("a", &data).await;
+    let once = bench
+        .registry
+        .store()
+        .stats()
+        .stored_bytes
+        .load(std::sync::atomic::Ordering::Relaxed);
+    let mut longer = data.to_vec();
+    longer.extend_from_slice(b"one more line");
+    bench.push("b", &longer.into()).await;
+    bench.push("c", &data).await;
+    let all = bench
+        .registry
+        .store()
+        .stats()
+        .stored_bytes
+        .load(std::sync::atomic::Ordering::Relaxed);
+    assert!(all - once < 200_000, "{} bytes more", all - once);
+}
+
+#[tokio::test]
+async fn stored_frames_decode_to_the_blob_and_have_the_promised_length() {
+    let bench = Bench::new().await;
+    let data = disk(9, 6_000_000);
+    let digest = bench.push("a", &data).await;
+    let reader = bench
+        .registry
+        .blob_read(&WHO, &name("a"), &digest)
+        .await
+        .unwrap();
+    let (len, stream) = reader
+        .stored_stream()
+        .await
+        .unwrap()
+        .expect("it compresses");
+    let stored = stream.try_collect::<Vec<Bytes>>().await.unwrap().concat();
+    assert_eq!(stored.len() as u64, len);
+    assert_eq!(zstd::stream::decode_all(&stored[..]).unwrap(), data);
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_after_a_restart() {
+    let data = disk(11, 3_000_000);
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+        let mut bench = Bench::new().await;
+        let id = bench
+            .registry
+            .upload_start(&WHO, &name("a"), None)
+            .await
+            .unwrap()
+            .id;
+        let mut offset = 0;
+        for end in [100, 100, 5000, 900_000, 2_100_000] {
+            let part = data.slice(offset..end);
+            let status = bench
+                .registry
+                .upload_append(&WHO, &name("a"), &id, None, body(&part))
+                .await
+                .unwrap();
+            assert_eq!(status.offset, end as u64);
+            bench = bench.restart().await;
+            offset = end;
+        }
+        let stale = bench
+            .registry
+            .upload_append(&WHO, &name("a"), &id, Some((0, 9)), body(&data.slice(..10)))
+            .await;
+        assert!(
+            matches!(
+                stale,
+                Err(RegistryError::RangeMismatch {
+                    expected: 2_100_000,
+                    ..
+                })
+            ),
+            "{stale:?}"
+        );
+        let digest = Digest::of(algorithm, &data);
+        let rest = data.slice(offset..);
+        bench
+            .registry
+            .upload_finish(&WHO, &name("a"), &id, None, digest, body(&rest))
+            .await
+            .unwrap();
+        let bench = bench.restart().await;
+        assert_eq!(bench.pull("a", &digest).await.unwrap(), data);
+        let gone = bench.registry.upload_status(&WHO, &name("a"), &id).await;
+        assert!(matches!(gone, Err(RegistryError::UploadUnknown)));
+    }
+}
+
+#[tokio::test]
+async fn what_arrived_before_a_break_is_kept() {
+    let bench = Bench::new().await;
+    let data = disk(13, 2_500_000);
+    let id = bench
+        .registry
+        .upload_start(&WHO, &name("a"), None)
+        .await
+        .unwrap()
+        .id;
+    let broken = body(&data.slice(..2_000_000))
+        .chain(stream::iter([Err(BodyError::Broken("reset".into()))]));
+    let result = bench
+        .registry
+        .upload_append(&WHO, &name("a"), &id, None, broken.boxed())
+        .await;
+    assert!(matches!(result, Err(RegistryError::Body(_))), "{result:?}");
+    let offset = bench
+        .registry
+        .upload_status(&WHO, &name("a"), &id)
+        .await
+        .unwrap()
+        .offset;
+    assert_eq!(offset, 2_000_000);
+    let digest = Digest::sha256(&data);
+    bench
+        .registry
+        .upload_finish(
+            &WHO,
+            &name("a"),
+            &id,
+            None,
+            digest,
+            body(&data.slice(2_000_000..)),
+        )
+        .await
+        .unwrap();
+    assert_eq!(bench.pull("a", &digest).await.unwrap(), data);
+}
+
+#[tokio::test]
+async fn a_wrong_digest_is_refused_and_leaves_nothing() {
+    let bench = Bench::new().await;
+    let wrong = Digest::sha256(b"something else");
+    let result = bench
+        .registry
+        .blob_push(&WHO, &name("a"), wrong, body(&disk(1, 100_000)))
+        .await;
+    assert!(
+        matches!(result, Err(RegistryError::DigestMismatch { .. })),
+        "{result:?}"
+    );
+    assert!(matches!(
+        bench.pull("a", &wrong).await,
+        Err(RegistryError::BlobUnknown(_))
+    ));
+    // Content that the store has does not help who does not have it.
+    let digest = bench.push("secret", &disk(2, 100_000)).await;
+    let result = bench
+        .registry
+        .blob_push(&WHO, &name("a"), digest, body(&disk(1, 100_000)))
+        .await;
+    assert!(
+        matches!(result, Err(RegistryError::DigestMismatch { .. })),
+        "{result:?}"
+    );
+    assert!(bench.pull("a", &digest).await.is_err());
+}
+
+#[tokio::test]
+async fn manifests_need_what_they_refer_to_and_keep_it() {
+    let bench = Bench::new().await;
+    let registry = &bench.registry;
+    let config = Digest::sha256(b"{}");
+    let manifest = Bytes::from(format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},"layers":[]}}"#
+    ));
+    let (repository, tag) = (name("a"), "v1".parse::<Reference>().unwrap());
+    let put = || registry.manifest_put(&WHO, &repository, &tag, &[], None, manifest.clone());
+    assert!(matches!(put().await, Err(RegistryError::ManifestBlobUnknown(d)) if d == config));
+    bench.push("a", &Bytes::from_static(b"{}")).await;
+    let stored = put().await.unwrap();
+    assert_eq!(
+        registry
+            .manifest_get(&WHO, &repository, &tag)
+            .await
+            .unwrap()
+            .bytes,
+        manifest
+    );
+    assert!(matches!(
+        registry.blob_delete(&WHO, &repository, &config).await,
+        Err(RegistryError::Unsupported(_))
+    ));
+    assert_eq!(
+        registry
+            .tags(&WHO, &repository, None, 10)
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
+    registry
+        .manifest_delete(&WHO, &repository, &Reference::Digest(stored.digest))
+        .await
+        .unwrap();
+    assert!(
+        registry
+            .manifest_get(&WHO, &repository, &tag)
+            .await
+            .is_err()
+    );
+    registry
+        .blob_delete(&WHO, &repository, &config)
+        .await
+        .unwrap();
+    assert!(
+        registry
+            .repositories(&WHO, None, 10)
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_mount_needs_a_repository_that_holds_the_blob() {
+    let bench = Bench::new().await;
+    let data = disk(5, 50_000);
+    let digest = bench.push("a", &data).await;
+    let absent = Digest::sha256(b"absent");
+    for from in [Some(name("a")), None] {
+        assert!(
+            bench
+                .registry
+                .blob_mount(&WHO, &name("b"), &digest, from.as_ref())
+                .await
+                .unwrap()
+        );
+        assert!(
+            !bench
+                .registry
+                .blob_mount(&WHO, &name("b"), &absent, from.as_ref())
+                .await
+                .unwrap()
+        );
+    }
+    assert!(
+        !bench
+            .registry
+            .blob_mount(&WHO, &name("c"), &digest, Some(&name("empty")))
+            .await
+            .unwrap()
+    );
+    assert_eq!(bench.pull("b", &digest).await.unwrap(), data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_of_the_same_content_side_by_side_store_it_once() {
+    let bench = Arc::new(Bench::new().await);
+    let data = random(99, 10_000_000);
+    let pushes = (0..4).map(|n| {
+        let (bench, data) = (Arc::clone(&bench), data.clone());
+        tokio::spawn(async move {
+            // A different last byte makes it another blob of the same chunks.
+            let mut data = data.to_vec();
+            data.push(n);
+            let data = Bytes::from(data);
+            (bench.push("a", &data).await, data)
+        })
+    });
+    let pushed: BTreeMap<_, _> = futures::future::try_join_all(pushes)
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
+    for (digest, data) in &pushed {
+        assert_eq!(bench.pull("a", digest).await.unwrap(), *data);
+    }
+    let stored = bench
+        .registry
+        .store()
+        .stats()
+        .stored_bytes
+        .load(std::sync::atomic::Ordering::Relaxed);
+    assert!(stored < 11_000_000, "{stored} bytes for 10 MB of chunks");
+}

@@ -1,0 +1,308 @@
+//! The append task of an ingest: chunks go to a pack and to the recipe, in order; marks become durable checkpoints.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use bytes::Bytes;
+use dvcr_core::chunk::ChunkId;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::{
+    Store, StoreError,
+    ingest::{CheckpointRow, Mark},
+    ingest_state::IngestState,
+    lane::{Appended, LaneTicket, Placed},
+    pack::{Codec, Record, RecordId},
+    recipe::{Piece, RecipeBuilder, RecipePart},
+    segment::Segment,
+};
+use crate::meta::{
+    Txn, key,
+    record::{ChunkRecord, Record as _},
+};
+
+/// What the cut task hands over.
+pub(super) enum CutBatch {
+    /// Pieces in blob order; the records of the new chunks come last.
+    Chunks(Vec<Found>),
+    /// A point to make durable.
+    Mark {
+        mark: Mark,
+        cutter: Vec<u8>,
+        tail: Bytes,
+    },
+    /// The blob is complete.
+    End,
+}
+
+/// A piece of the blob, and whether the store had it.
+pub(super) enum Found {
+    /// Zeros.
+    Zeros(u64),
+    /// A chunk with a committed row.
+    Stored {
+        id: ChunkId,
+        len: u32,
+        location: ChunkRecord,
+    },
+    /// A chunk that some upload has appended and not committed.
+    Pending {
+        id: ChunkId,
+        len: u32,
+        placed: Placed,
+    },
+    /// A new chunk; its record follows.
+    New { id: ChunkId, len: u32 },
+    /// The same chunk again in the same block.
+    Again { id: ChunkId, len: u32 },
+    /// The records of the new chunks, in order, and when they were found to be new.
+    Records {
+        /// The generation of the pending chunks at the look-up.
+        generation: u64,
+        /// The records, once they are made.
+        records: JoinHandle<Result<Vec<Record>, StoreError>>,
+    },
+}
+
+/// An ingest's result.
+pub(super) struct Stored {
+    /// What the chunks take, bytes.
+    pub(super) stored_len: u64,
+    /// None where nothing was to be stored.
+    pub(super) parts: Option<(RecipeBuilder, Segment, LaneTicket)>,
+}
+
+pub(super) struct AppendTask {
+    store: Arc<Store>,
+    recipe: RecipeBuilder,
+    segment: Segment,
+    ticket: LaneTicket,
+    stored_len: u64,
+    template: IngestState,
+    checkpoint_row: Option<CheckpointRow>,
+    flush: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+impl AppendTask {
+    pub(super) fn new(
+        store: Arc<Store>,
+        recipe: RecipeBuilder,
+        state: &IngestState,
+        checkpoint_row: Option<CheckpointRow>,
+    ) -> Self {
+        Self {
+            recipe,
+            segment: Segment::new(Arc::clone(&store.lanes)),
+            ticket: store.lanes.ticket(),
+            stored_len: state.stored_len,
+            template: IngestState {
+                tail: Bytes::new(),
+                part: Default::default(),
+                ..state.clone()
+            },
+            checkpoint_row,
+            flush: None,
+            store,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut batches: mpsc::Receiver<CutBatch>,
+    ) -> Result<Stored, StoreError> {
+        while let Some(batch) = batches.recv().await {
+            match batch {
+                CutBatch::Chunks(found) => self.chunks(found).await?,
+                CutBatch::Mark { mark, cutter, tail } => self.mark(mark, cutter, tail).await?,
+                CutBatch::End => {
+                    self.flushed().await?;
+                    let parts = Some((self.recipe, self.segment, self.ticket));
+                    return Ok(Stored {
+                        stored_len: self.stored_len,
+                        parts,
+                    });
+                }
+            }
+        }
+        // The upload was dropped: what is marked is kept, the rest is forgotten.
+        self.flushed().await?;
+        Ok(Stored {
+            stored_len: self.stored_len,
+            parts: None,
+        })
+    }
+
+    async fn chunks(&mut self, mut found: Vec<Found>) -> Result<(), StoreError> {
+        if let Some(Found::Records { .. }) = found.last()
+            && let Some(Found::Records {
+                generation,
+                records,
+            }) = found.pop()
+        {
+            let records = records
+                .await
+                .map_err(|error| match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(e) => StoreError::io("compress chunks".into(), std::io::Error::other(e)),
+                })??;
+            let records = self.still_new(records, generation).await?;
+            let ids: Vec<_> = records.iter().filter_map(chunk_id).collect();
+            for (id, appended) in ids.into_iter().zip(self.ticket.append(records).await?) {
+                if let Appended::Chunk(p) = appended {
+                    self.stored_len += u64::from(p.location.stored_len);
+                    self.segment.placed(id, &p);
+                }
+            }
+        }
+        for piece in found {
+            let piece = match piece {
+                Found::Zeros(len) => Piece::Zeros { len },
+                Found::Stored { id, len, location } => {
+                    self.store.deduplicated(len as usize);
+                    self.stored_len += u64::from(location.stored_len);
+                    self.segment.relied(&location);
+                    Piece::Chunk { id, len }
+                }
+                Found::Pending { id, len, placed } => {
+                    self.store.deduplicated(len as usize);
+                    self.stored_len += u64::from(placed.location.stored_len);
+                    self.segment.placed(id, &placed);
+                    Piece::Chunk { id, len }
+                }
+                Found::New { id, len } | Found::Again { id, len } => Piece::Chunk { id, len },
+                Found::Records { .. } => continue,
+            };
+            self.push(piece).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops the records of chunks that another upload has committed since they were looked up.
+    async fn still_new(
+        &mut self,
+        records: Vec<Record>,
+        generation: u64,
+    ) -> Result<Vec<Record>, StoreError> {
+        if self.store.lanes.pending.generation() == generation {
+            return Ok(records);
+        }
+        let keys: Vec<_> = records
+            .iter()
+            .filter_map(chunk_id)
+            .map(|id| key::chunk(&id))
+            .collect();
+        let rows = self.store.meta.get(&keys).await?;
+        let mut new = Vec::with_capacity(records.len());
+        for ((record, row), key) in records.into_iter().zip(rows).zip(&keys) {
+            match row {
+                None => new.push(record),
+                Some(row) => {
+                    let location = ChunkRecord::decode(key, &row)?;
+                    self.store.deduplicated(record.header().raw_len());
+                    self.stored_len += u64::from(location.stored_len);
+                    self.segment.relied(&location);
+                }
+            }
+        }
+        Ok(new)
+    }
+
+    /// Adds a piece to the recipe; a part that it completes goes into the pack too, for repair.
+    async fn push(&mut self, piece: Piece) -> Result<(), StoreError> {
+        let id = self.recipe.id();
+        let Some(record) = self
+            .recipe
+            .push(piece)
+            .map(|(n, part)| recipe_record(id, n, part))
+        else {
+            return Ok(());
+        };
+        self.segment.append_books(&self.ticket, vec![record?]).await
+    }
+
+    /// Makes everything up to the mark durable, in the background; one flush at a time.
+    async fn mark(&mut self, mark: Mark, cutter: Vec<u8>, tail: Bytes) -> Result<(), StoreError> {
+        self.flushed().await?;
+        let Some(row) = self.checkpoint_row.clone() else {
+            return Ok(());
+        };
+        let segment = self.segment.take();
+        let mut puts = self.recipe.take_rows();
+        let state = IngestState {
+            offset: mark.offset,
+            stored_len: self.stored_len,
+            cutter,
+            tail,
+            starts: self.recipe.starts().to_vec(),
+            part: self.recipe.last_part().1.clone(),
+            ..self.template.clone()
+        };
+        let store = Arc::clone(&self.store);
+        self.flush = Some(self.store.tasks.spawn(async move {
+            let ended = || {
+                StoreError::io(
+                    "checkpoint an upload".into(),
+                    std::io::Error::other("hashing ended early"),
+                )
+            };
+            let midstate = mark.hasher.await.map_err(|_| ended())?.save();
+            puts.push(row(&IngestState { midstate, ..state }));
+            segment
+                .flush(
+                    &*store.meta,
+                    Txn {
+                        puts,
+                        ..Txn::default()
+                    },
+                )
+                .await?;
+            if let Some(done) = mark.done {
+                // Nobody waits any more if the request was dropped.
+                let _ = done.send(());
+            }
+            Ok(())
+        }));
+        Ok(())
+    }
+
+    /// Waits for the flush under way.
+    async fn flushed(&mut self) -> Result<(), StoreError> {
+        match self.flush.take() {
+            None => Ok(()),
+            Some(flush) => flush.await.map_err(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(e) => StoreError::io("checkpoint an upload".into(), std::io::Error::other(e)),
+            })?,
+        }
+    }
+}
+
+fn chunk_id(record: &Record) -> Option<ChunkId> {
+    match record.header().id() {
+        RecordId::Chunk(id) => Some(id),
+        _ => None,
+    }
+}
+
+/// A part of a recipe as a record of a pack.
+pub(super) fn recipe_record(
+    recipe: u64,
+    part: u32,
+    content: &RecipePart,
+) -> Result<Record, StoreError> {
+    let payload = content.encode();
+    let len = payload.len();
+    Record::new(
+        RecordId::RecipePart { recipe, part },
+        Codec::Raw,
+        len,
+        vec![payload],
+    )
+    .map_err(|e| StoreError::io("lay out a recipe".into(), std::io::Error::other(e)))
+}
+
+impl Store {
+    pub(super) fn deduplicated(&self, len: usize) {
+        self.stats.deduplicated_chunks.fetch_add(1, Relaxed);
+        self.stats.deduplicated_bytes.fetch_add(len as u64, Relaxed);
+    }
+}

@@ -1,0 +1,523 @@
+//! Taking in one blob: socket bytes become a digest and, beside it, chunks in packs.
+//!
+//! ```text
+//! write() -> block (1 MiB) -+-> hash task: the blob's digest
+//!                           +-> cut task: cut, BLAKE3, look up -> compress jobs -> append task: pack, recipe, flush
+//! ```
+//!
+//! Blocks are reference-counted and carry their memory permits, so that what an upload holds is bounded wherever its bytes
+//! are. Every [`FLUSH_BYTES`] and at the end of each request the pack is made durable and the recipe so far is committed,
+//! together with the state from which the ingest can go on after a crash. The tasks are never cancelled: they end when
+//! their input does, and clean up.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use dvcr_core::{
+    chunk::Cutter,
+    oci::{Algorithm, Digest},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use super::{
+    Store, StoreError,
+    append::{AppendTask, CutBatch, Stored, recipe_record},
+    cut::CutTask,
+    hasher::Hasher,
+    ingest_state::IngestState,
+    pack::{BlobHead, Codec, Record, RecordId},
+    recipe::RecipeBuilder,
+    segment::Segment,
+};
+use crate::{
+    blocking,
+    meta::{Key, Txn, Value},
+};
+
+/// Bytes handed through the pipeline at once: large enough that a hand-over (some 10 us) is a hundredth of the work on it.
+pub const BLOCK_BYTES: usize = 1 << 20;
+
+/// Bytes after which an ingest flushes: what a crash makes a client send again, against one fdatasync and one commit.
+pub const FLUSH_BYTES: u64 = 64 << 20;
+
+/// Time after which a slow ingest flushes all the same: garbage collection waits for ingests that began before it.
+pub const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Blobs up to this length live in the metadata: a config or an empty layer costs no pack write.
+pub const INLINE_BYTES_MAX: u64 = 4096;
+
+/// Makes the row that records a checkpoint.
+pub type CheckpointRow = Arc<dyn Fn(&IngestState) -> (Key, Value) + Send + Sync>;
+
+/// Bytes in memory, with the permits for them; both go when the last slice does.
+struct Block {
+    bytes: BytesMut,
+    _permits: [OwnedSemaphorePermit; 2],
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// One message of the pipeline; marks and the end travel behind the blocks that they follow.
+pub(super) enum Step {
+    Block(Bytes),
+    Mark(Mark),
+    End,
+}
+
+/// A point at which the state of an ingest is recorded.
+pub(super) struct Mark {
+    /// Bytes of the blob up to here.
+    pub(super) offset: u64,
+    /// The midstate of its digest, from the hash task.
+    pub(super) hasher: oneshot::Receiver<Hasher>,
+    /// Told when the state is durable.
+    pub(super) done: Option<oneshot::Sender<()>>,
+}
+
+enum HashStep {
+    Block(Bytes),
+    Mark(oneshot::Sender<Hasher>),
+}
+
+/// The tasks of a running ingest.
+struct Pipeline {
+    hash: mpsc::Sender<HashStep>,
+    hashed: JoinHandle<Hasher>,
+    /// None where the content is stored already and is only verified.
+    steps: Option<mpsc::Sender<Step>>,
+    stored: JoinHandle<Result<Stored, StoreError>>,
+}
+
+/// A blob being taken in.
+pub struct Ingest {
+    store: Arc<Store>,
+    /// The state that this ingest began with; kept until the pipeline starts.
+    state: IngestState,
+    checkpoint_row: Option<CheckpointRow>,
+    verify_only: bool,
+    memory: Arc<Semaphore>,
+    block: Option<Block>,
+    offset: u64,
+    marked_offset: u64,
+    marked_at: Instant,
+    pipeline: Option<Pipeline>,
+}
+
+/// A blob that is taken in whole. Commit what [`prepare`](Self::prepare) says, then drop this.
+pub struct Finished {
+    /// Length in bytes.
+    pub len: u64,
+    /// Digest by the ingest's algorithm.
+    pub digest: Digest,
+    /// Where the bytes are.
+    pub body: FinishedBody,
+    /// What the chunks take in the store, bytes.
+    pub stored_len: u64,
+    rows: Vec<(Key, Value)>,
+    segment: Segment,
+}
+
+/// Where a finished blob's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FinishedBody {
+    /// Here: it is small.
+    Inline(Bytes),
+    /// In chunks.
+    Recipe {
+        /// Recipe id.
+        id: u64,
+        /// Number of parts.
+        parts: u32,
+    },
+    /// Nowhere: this ingest only verified the digest.
+    Verified,
+}
+
+impl Finished {
+    /// Makes the chunks durable and adds their rows and the recipe's to the transaction.
+    pub async fn prepare(&self, txn: &mut Txn) -> Result<(), StoreError> {
+        self.segment.prepare(txn).await?;
+        txn.puts.extend(self.rows.iter().cloned());
+        Ok(())
+    }
+}
+
+impl Ingest {
+    /// Goes on from `state`. `checkpoint_row` makes the row that each flush commits with its chunks; without one, nothing is
+    /// flushed before the end.
+    #[must_use]
+    pub fn new(
+        store: Arc<Store>,
+        state: IngestState,
+        checkpoint_row: Option<CheckpointRow>,
+    ) -> Self {
+        let memory = Arc::new(Semaphore::new(store.options.upload_blocks));
+        let offset = state.offset;
+        Self {
+            store,
+            state,
+            checkpoint_row,
+            verify_only: false,
+            memory,
+            block: None,
+            offset,
+            marked_offset: offset,
+            marked_at: Instant::now(),
+            pipeline: None,
+        }
+    }
+
+    /// Only computes the digest, for content that is stored already.
+    #[must_use]
+    pub fn verify(store: Arc<Store>, algorithm: Algorithm) -> Self {
+        let state = IngestState::new(0, algorithm);
+        Self {
+            verify_only: true,
+            ..Self::new(store, state, None)
+        }
+    }
+
+    /// Bytes taken in so far.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Takes in the next bytes. Waits while this upload or all together hold as much memory as they may.
+    pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
+        self.store
+            .stats
+            .ingested_bytes
+            .fetch_add(bytes.len() as u64, Relaxed);
+        while !bytes.is_empty() {
+            if self.block.is_none() {
+                let mine = Arc::clone(&self.memory).acquire_owned().await;
+                let all = Arc::clone(&self.store.memory).acquire_owned().await;
+                let permits = [mine, all].map(|p| p.expect("the semaphores are never closed"));
+                // Small uploads stay small; the buffer grows to a block by doubling.
+                let capacity = bytes.len().clamp(64 << 10, BLOCK_BYTES);
+                self.block = Some(Block {
+                    bytes: BytesMut::with_capacity(capacity),
+                    _permits: permits,
+                });
+            }
+            let Some(block) = &mut self.block else {
+                continue;
+            };
+            let part = bytes.split_to(bytes.len().min(BLOCK_BYTES - block.bytes.len()));
+            block.bytes.extend_from_slice(&part);
+            self.offset += part.len() as u64;
+            if block.bytes.len() == BLOCK_BYTES {
+                self.push_block().await?;
+                self.flush_if_due().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// To be called when no bytes have come for a moment: a slow client must not sit on the memory of a block.
+    pub async fn idle(&mut self) -> Result<(), StoreError> {
+        if self.offset > INLINE_BYTES_MAX {
+            self.push_block().await?;
+            self.flush_if_due().await?;
+        }
+        Ok(())
+    }
+
+    /// Records the state durably, so that the upload can go on from here after a restart. Returns the offset.
+    pub async fn suspend(mut self) -> Result<u64, StoreError> {
+        let Some(row) = self.checkpoint_row.clone() else {
+            return Ok(self.offset);
+        };
+        if self.pipeline.is_none() && self.offset <= INLINE_BYTES_MAX {
+            let mut state = self.state.clone();
+            if let Some(block) = self.block.take() {
+                state.append(&block.bytes).map_err(StoreError::state)?;
+            }
+            let puts = vec![row(&state)];
+            Segment::new(Arc::clone(&self.store.lanes))
+                .flush(
+                    &*self.store.meta,
+                    Txn {
+                        puts,
+                        ..Txn::default()
+                    },
+                )
+                .await?;
+            return Ok(self.offset);
+        }
+        self.push_block().await?;
+        let (done, flushed) = oneshot::channel();
+        self.mark(Some(done)).await?;
+        match flushed.await {
+            Ok(()) => Ok(self.offset),
+            Err(_) => Err(self.failure().await),
+        }
+    }
+
+    /// Ends the blob: everything is in packs, though not yet durable, and the digest is known.
+    pub async fn finish(mut self) -> Result<Finished, StoreError> {
+        if self.pipeline.is_none() && !self.verify_only && self.offset <= INLINE_BYTES_MAX {
+            let mut state = self.state.clone();
+            if let Some(block) = self.block.take() {
+                state.append(&block.bytes).map_err(StoreError::state)?;
+            }
+            return Ok(Finished {
+                len: self.offset,
+                digest: Digest::of(state.algorithm, &state.tail),
+                stored_len: state.tail.len() as u64,
+                body: FinishedBody::Inline(state.tail),
+                rows: Vec::new(),
+                segment: Segment::new(Arc::clone(&self.store.lanes)),
+            });
+        }
+        self.push_block().await?;
+        self.start()?;
+        let Some(Pipeline {
+            hash,
+            hashed,
+            steps,
+            stored,
+        }) = self.pipeline.take()
+        else {
+            unreachable!("the pipeline was started")
+        };
+        drop(hash);
+        if let Some(steps) = steps {
+            // A closed pipeline says why below.
+            let _ = steps.send(Step::End).await;
+        }
+        let stored = joined(stored).await?;
+        let digest = blocking::run({
+            let hasher = joined_hash(hashed).await;
+            move || hasher.finish()
+        })
+        .await;
+        let Some((mut builder, mut segment, ticket)) = stored.parts else {
+            return Ok(Finished {
+                len: self.offset,
+                digest,
+                body: FinishedBody::Verified,
+                stored_len: 0,
+                rows: Vec::new(),
+                segment: Segment::new(Arc::clone(&self.store.lanes)),
+            });
+        };
+        // With these in the packs a lost database can be rebuilt from them.
+        let (number, part) = builder.last_part();
+        let head = BlobHead {
+            digest,
+            len: self.offset,
+            recipe: builder.id(),
+            parts: builder.parts(),
+            created_unix_ms: self.store.clock.now_ms(),
+        };
+        let payload = Bytes::from(head.encode());
+        let len = payload.len();
+        let head = Record::new(
+            RecordId::BlobHead {
+                recipe: builder.id(),
+            },
+            Codec::Raw,
+            len,
+            vec![payload],
+        )
+        .map_err(|e| StoreError::io("lay out a blob head".into(), std::io::Error::other(e)))?;
+        let part = recipe_record(builder.id(), number, part)?;
+        segment.append_books(&ticket, vec![part, head]).await?;
+        Ok(Finished {
+            len: self.offset,
+            digest,
+            body: FinishedBody::Recipe {
+                id: builder.id(),
+                parts: builder.parts(),
+            },
+            stored_len: stored.stored_len,
+            rows: builder.take_rows(),
+            segment,
+        })
+    }
+
+    async fn flush_if_due(&mut self) -> Result<(), StoreError> {
+        let due = self.offset - self.marked_offset >= FLUSH_BYTES
+            || (self.marked_at.elapsed() >= FLUSH_INTERVAL && self.offset > self.marked_offset);
+        if due && self.checkpoint_row.is_some() {
+            self.mark(None).await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn mark(&mut self, done: Option<oneshot::Sender<()>>) -> Result<(), StoreError> {
+        self.start()?;
+        (self.marked_offset, self.marked_at) = (self.offset, Instant::now());
+        let (save, saved) = oneshot::channel();
+        let mark = Mark {
+            offset: self.offset,
+            hasher: saved,
+            done,
+        };
+        let Some(pipeline) = &self.pipeline else {
+            unreachable!("the pipeline was started")
+        };
+        let Some(steps) = &pipeline.steps else {
+            return Ok(());
+        };
+        let sent = pipeline.hash.send(HashStep::Mark(save)).await.is_ok()
+            && steps.send(Step::Mark(mark)).await.is_ok();
+        if sent {
+            Ok(())
+        } else {
+            Err(self.failure().await)
+        }
+    }
+
+    async fn push_block(&mut self) -> Result<(), StoreError> {
+        let Some(block) = self.block.take() else {
+            return Ok(());
+        };
+        self.start()?;
+        let bytes = Bytes::from_owner(block);
+        let Some(pipeline) = &self.pipeline else {
+            unreachable!("the pipeline was started")
+        };
+        let mut sent = pipeline
+            .hash
+            .send(HashStep::Block(bytes.clone()))
+            .await
+            .is_ok();
+        if let Some(steps) = &pipeline.steps {
+            sent &= steps.send(Step::Block(bytes)).await.is_ok();
+        }
+        if sent {
+            Ok(())
+        } else {
+            Err(self.failure().await)
+        }
+    }
+
+    /// Why the pipeline ended early.
+    async fn failure(&mut self) -> StoreError {
+        let broken = || {
+            StoreError::io(
+                "take in a blob".into(),
+                std::io::Error::other("the pipeline ended early"),
+            )
+        };
+        match self.pipeline.take() {
+            Some(Pipeline {
+                stored,
+                hash,
+                steps,
+                ..
+            }) => {
+                drop((hash, steps));
+                joined(stored).await.err().unwrap_or_else(broken)
+            }
+            None => broken(),
+        }
+    }
+
+    fn start(&mut self) -> Result<(), StoreError> {
+        if self.pipeline.is_some() {
+            return Ok(());
+        }
+        let state = &self.state;
+        let corrupt = || StoreError::state("a digest midstate of this version");
+        let hasher = Hasher::restore(state.algorithm, &state.midstate).ok_or_else(corrupt)?;
+        // Both queues hold marks beside the blocks, of which there are never more than the memory permits.
+        let queue = 2 * self.store.options.upload_blocks;
+        let (hash, hash_steps) = mpsc::channel(queue);
+        let hashed = self.store.tasks.spawn(hash_task(hasher, hash_steps));
+        if self.verify_only {
+            let stored = self.store.tasks.spawn(async {
+                Ok(Stored {
+                    stored_len: 0,
+                    parts: None,
+                })
+            });
+            self.pipeline = Some(Pipeline {
+                hash,
+                hashed,
+                steps: None,
+                stored,
+            });
+            return Ok(());
+        }
+        let cutter = Cutter::restore(&state.cutter)
+            .ok_or_else(|| StoreError::state("a cutter of this version"))?;
+        let (steps, cut_steps) = mpsc::channel(queue);
+        let (batches, append_batches) = mpsc::channel::<CutBatch>(queue);
+        let cut = CutTask::new(Arc::clone(&self.store), cutter, state.tail.clone());
+        let append = AppendTask::new(
+            Arc::clone(&self.store),
+            RecipeBuilder::resume(state.recipe, state.starts.clone(), state.part.clone()),
+            state,
+            self.checkpoint_row.clone(),
+        );
+        // The cut task ends by closing the queue to the append task, whose result is the pipeline's.
+        let cutting = self.store.tasks.spawn(cut.run(cut_steps, batches));
+        let stored = self.store.tasks.spawn(async move {
+            let stored = append.run(append_batches).await?;
+            joined(cutting).await?;
+            Ok(stored)
+        });
+        self.pipeline = Some(Pipeline {
+            hash,
+            hashed,
+            steps: Some(steps),
+            stored,
+        });
+        Ok(())
+    }
+}
+
+async fn hash_task(mut hasher: Hasher, mut steps: mpsc::Receiver<HashStep>) -> Hasher {
+    while let Some(step) = steps.recv().await {
+        match step {
+            HashStep::Block(bytes) => {
+                hasher = blocking::run(move || {
+                    hasher.update(&bytes);
+                    hasher
+                })
+                .await;
+            }
+            HashStep::Mark(save) => {
+                // Nobody waits any more if the pipeline failed meanwhile.
+                let _ = save.send(hasher.clone());
+            }
+        }
+    }
+    hasher
+}
+
+/// The result of a task of ours, which is never cancelled; a panic is passed on.
+async fn joined<T>(task: JoinHandle<Result<T, StoreError>>) -> Result<T, StoreError> {
+    match task.await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StoreError::io(
+                "take in a blob".into(),
+                std::io::Error::other("the server is stopping"),
+            )),
+        },
+    }
+}
+
+async fn joined_hash(task: JoinHandle<Hasher>) -> Hasher {
+    match task.await {
+        Ok(hasher) => hasher,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,419 @@
+//! Lanes: the packs that are being written.
+//!
+//! A lane has at most one open pack, and one batch of records is appended to it at a time, so that what an upload stores
+//! lies together. Large uploads get a lane each as far as there are lanes; small ones share.
+//!
+//! **Durability.** [`OpenPack::make_durable`] returns once a stretch of the pack survives a crash; callers that wait at the same time
+//! share one fdatasync. **Poison.** After a failed append or fdatasync nothing is ever appended to that pack again and
+//! nothing that was not durable before is ever acknowledged: the kernel may have marked the lost pages clean.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use dvcr_core::chunk::ChunkId;
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::{
+    StoreError, StoreStats,
+    ids::IdAllocator,
+    pack::{PackBuilder, PackHeader, RECORD_HEADER_LEN, Record, RecordId},
+};
+use crate::{
+    backend::{PackBackend, PackId},
+    blocking,
+    meta::{
+        Check, Commit, MetaStore, Txn, key,
+        record::{ChunkRecord, PackRecord, PackState, Record as _},
+    },
+};
+
+/// Lanes beside each other. Each holds an entry table of at most some 10,000 entries of 64 bytes, and more writers than
+/// this gain nothing on one device.
+const LANES: usize = 8;
+
+/// A pack that a lane appends to, or did until a moment ago.
+pub(crate) struct OpenPack {
+    pub(crate) id: PackId,
+    appended: AtomicU64,
+    poisoned: AtomicBool,
+    /// How far the pack is durable, bytes. Held across the fdatasync, so that those who wait share it.
+    durable: AsyncMutex<u64>,
+    /// What was handed to the backend, in order; ahead of `appended` while a batch is being written.
+    builder: Mutex<PackBuilder>,
+}
+
+impl OpenPack {
+    fn builder(&self) -> MutexGuard<'_, PackBuilder> {
+        self.builder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poisoned_error(&self) -> StoreError {
+        StoreError::io(
+            format!("write pack {}", self.id),
+            std::io::Error::other(
+                "an earlier write to this pack failed; nothing more is written to it",
+            ),
+        )
+    }
+}
+
+/// Where a chunk was put that no committed row names yet.
+#[derive(Clone)]
+pub(crate) struct Placed {
+    pub(crate) location: ChunkRecord,
+    pub(crate) pack: Arc<OpenPack>,
+}
+
+impl Placed {
+    /// Offset in the pack just past the chunk's record.
+    pub(crate) fn end(&self) -> u64 {
+        u64::from(self.location.offset)
+            + RECORD_HEADER_LEN as u64
+            + u64::from(self.location.stored_len)
+    }
+}
+
+/// Chunks that are appended but not committed, so that uploads of the same content side by side store it once.
+///
+/// Whoever borrows a chunk from here commits its row as well and waits for its pack: the borrower does not depend on
+/// the fate of the upload that stored it.
+#[derive(Default)]
+pub(crate) struct Pending {
+    map: Mutex<HashMap<ChunkId, Placed>>,
+    /// Grows whenever chunks leave; who looked up before may have missed a row that was committed since.
+    left: AtomicU64,
+}
+
+impl Pending {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ChunkId, Placed>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self, ids: &[ChunkId]) -> Vec<Option<Placed>> {
+        let map = self.lock();
+        ids.iter()
+            .map(|id| {
+                map.get(id)
+                    .filter(|p| !p.pack.poisoned.load(Relaxed))
+                    .cloned()
+            })
+            .collect()
+    }
+
+    /// A number that changes when chunks leave.
+    pub(crate) fn generation(&self) -> u64 {
+        self.left.load(Relaxed)
+    }
+
+    /// Forgets chunks that are committed, or whose upload gave up.
+    pub(crate) fn remove(&self, ids: &[ChunkId]) {
+        let mut map = self.lock();
+        for id in ids {
+            map.remove(id);
+        }
+        self.left.fetch_add(1, Relaxed);
+    }
+}
+
+/// What became of a record handed to [`Lanes::append`].
+pub(crate) enum Appended {
+    /// A chunk that lies there now, or lay there before: another upload had put it there meanwhile.
+    Chunk(Placed),
+    /// A record of another kind, which ends at this offset.
+    Other { pack: Arc<OpenPack>, end: u64 },
+}
+
+/// All lanes of a store.
+pub(crate) struct Lanes {
+    packs: Arc<dyn PackBackend>,
+    meta: Arc<dyn MetaStore>,
+    ids: IdAllocator,
+    stats: Arc<StoreStats>,
+    pub(crate) pending: Pending,
+    lanes: [Lane; LANES],
+}
+
+#[derive(Default)]
+struct Lane {
+    open: AsyncMutex<Option<Arc<OpenPack>>>,
+    users: AtomicUsize,
+}
+
+/// An upload's place on a lane.
+pub(crate) struct LaneTicket {
+    lanes: Arc<Lanes>,
+    lane: usize,
+}
+
+impl Drop for LaneTicket {
+    fn drop(&mut self) {
+        self.lanes.lanes[self.lane].users.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Lanes {
+    pub(crate) fn new(
+        packs: Arc<dyn PackBackend>,
+        meta: Arc<dyn MetaStore>,
+        ids: IdAllocator,
+        stats: Arc<StoreStats>,
+    ) -> Self {
+        Self {
+            packs,
+            meta,
+            ids,
+            stats,
+            pending: Pending::default(),
+            lanes: Default::default(),
+        }
+    }
+
+    /// A place on the lane with the fewest users; the first of them, so that few packs are open when little happens.
+    pub(crate) fn ticket(self: &Arc<Self>) -> LaneTicket {
+        let lane = (0..LANES)
+            .min_by_key(|i| self.lanes[*i].users.load(Relaxed))
+            .unwrap_or(0);
+        self.lanes[lane].users.fetch_add(1, Relaxed);
+        LaneTicket {
+            lanes: Arc::clone(self),
+            lane,
+        }
+    }
+
+    /// Seals every open pack.
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+        for lane in &self.lanes {
+            if let Some(pack) = lane.open.lock().await.take() {
+                self.seal(&pack).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn open_pack(&self) -> Result<Arc<OpenPack>, StoreError> {
+        let id = PackId(self.ids.next().await?);
+        let row = PackRecord {
+            state: PackState::Open,
+            bytes: 0,
+            entries: 0,
+        };
+        // The row comes first: a row without a file is dropped at the next start, a file without a row would be lost space.
+        let txn = Txn {
+            checks: vec![Check::Absent(key::pack(id))],
+            puts: vec![(key::pack(id), row.encode())],
+            deletes: vec![],
+        };
+        if self.meta.commit(txn).await? != Commit::Done {
+            return Err(StoreError::io(
+                format!("create pack {id}"),
+                std::io::Error::other("its number is taken"),
+            ));
+        }
+        let mut slices = Vec::with_capacity(1);
+        let nonce = getrandom::u64().map_err(|e| {
+            StoreError::io(
+                format!("create pack {id}"),
+                std::io::Error::other(e.to_string()),
+            )
+        })?;
+        let builder = PackBuilder::new(PackHeader { pack: id, nonce }, &mut slices);
+        let backend = Arc::clone(&self.packs);
+        blocking::run(move || {
+            backend
+                .create(id)
+                .and_then(|()| backend.append(id, 0, &slices))
+        })
+        .await
+        .map_err(|e| StoreError::io(format!("create pack {id}"), e))?;
+        Ok(Arc::new(OpenPack {
+            id,
+            appended: AtomicU64::new(builder.len()),
+            poisoned: AtomicBool::new(false),
+            durable: AsyncMutex::new(0),
+            builder: Mutex::new(builder),
+        }))
+    }
+
+    /// Writes footer and row of a pack that gets no more appends.
+    async fn seal(&self, pack: &Arc<OpenPack>) -> Result<(), StoreError> {
+        let id = pack.id;
+        let mut durable = pack.durable.lock().await;
+        let poisoned = pack.poisoned.load(Relaxed);
+        let (end, count, footer) = {
+            let mut builder = pack.builder();
+            // A poisoned pack ends where it was last known to be good, and gets no footer: it takes no more writes.
+            let footer = if poisoned {
+                builder.truncate(*durable);
+                None
+            } else {
+                Some(builder.footer())
+            };
+            (builder.len(), builder.entries().len(), footer)
+        };
+        let count = u32::try_from(count).expect("a pack has a bounded number of records");
+        let len = end + footer.as_ref().map_or(0, |f| f.len() as u64);
+        let backend = Arc::clone(&self.packs);
+        blocking::run(move || {
+            if let Some(footer) = footer {
+                backend.append(id, end, &[footer])?;
+            }
+            backend.seal(id, len)
+        })
+        .await
+        .map_err(|e| StoreError::io(format!("seal pack {id}"), e))?;
+        *durable = len.max(*durable);
+        drop(durable);
+        let row = PackRecord {
+            state: PackState::Sealed,
+            bytes: len,
+            entries: count,
+        };
+        let txn = Txn {
+            checks: vec![Check::Present(key::pack(id))],
+            puts: vec![(key::pack(id), row.encode())],
+            deletes: vec![],
+        };
+        let _conflict_means_collected = self.meta.commit(txn).await?;
+        Ok(())
+    }
+
+    /// Takes the pack out of use; what was durable stays readable.
+    async fn poison(self: &Arc<Self>, pack: &Arc<OpenPack>) {
+        pack.poisoned.store(true, Relaxed);
+        self.stats.poisoned_packs.fetch_add(1, Relaxed);
+        let durable = *pack.durable.lock().await;
+        self.pending
+            .lock()
+            .retain(|_, placed| !Arc::ptr_eq(&placed.pack, pack) || placed.end() <= durable);
+    }
+
+    /// Seals a pack in the background; what fails is logged, and made good at the next start.
+    fn seal_later(self: &Arc<Self>, pack: Arc<OpenPack>) {
+        let lanes = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = lanes.seal(&pack).await {
+                tracing::error!(pack = %pack.id, error = &error as &dyn std::error::Error, "seal pack");
+            }
+        });
+    }
+
+    /// Returns once the first `end` bytes of the pack survive a crash.
+    pub(crate) async fn make_durable(
+        self: &Arc<Self>,
+        pack: &Arc<OpenPack>,
+        end: u64,
+    ) -> Result<(), StoreError> {
+        let mut durable = pack.durable.lock().await;
+        if *durable >= end {
+            return Ok(());
+        }
+        if pack.poisoned.load(Relaxed) {
+            return Err(pack.poisoned_error());
+        }
+        let appended = pack.appended.load(Relaxed);
+        let backend = Arc::clone(&self.packs);
+        let id = pack.id;
+        let begun = std::time::Instant::now();
+        let result = blocking::run(move || backend.make_durable(id)).await;
+        self.stats.fsync(begun.elapsed());
+        match result {
+            Ok(()) => {
+                *durable = appended;
+                Ok(())
+            }
+            Err(error) => {
+                drop(durable);
+                self.poison(pack).await;
+                Err(StoreError::io(format!("make pack {id} durable"), error))
+            }
+        }
+    }
+}
+
+impl LaneTicket {
+    /// Appends records; chunks that another upload has put somewhere meanwhile are not stored again.
+    ///
+    /// Not to be cancelled: the lane would no longer know how far its pack goes. Only pipeline tasks call it.
+    pub(crate) async fn append(&self, records: Vec<Record>) -> Result<Vec<Appended>, StoreError> {
+        let lanes = &self.lanes;
+        let mut open = lanes.lanes[self.lane].open.lock().await;
+        if let Some(pack) =
+            open.take_if(|pack| pack.poisoned.load(Relaxed) || pack.builder().is_full())
+        {
+            lanes.seal_later(pack);
+        }
+        let pack = match &*open {
+            Some(pack) => Arc::clone(pack),
+            None => Arc::clone(open.insert(lanes.open_pack().await?)),
+        };
+        let begin = pack.appended.load(Relaxed);
+        let mut appended = Vec::with_capacity(records.len());
+        let mut slices: Vec<Bytes> = Vec::with_capacity(2 * records.len());
+        let mut mine = Vec::new();
+        {
+            let mut pending = lanes.pending.lock();
+            let mut builder = pack.builder();
+            for record in records {
+                let chunk = match record.header().id() {
+                    RecordId::Chunk(id) => Some(id),
+                    _ => None,
+                };
+                let known = chunk.and_then(|id| pending.get(&id));
+                if let Some(placed) = known.filter(|p| !p.pack.poisoned.load(Relaxed)) {
+                    appended.push(Appended::Chunk(placed.clone()));
+                    continue;
+                }
+                let entry = builder.push(record, &mut slices).map_err(|e| {
+                    StoreError::io("lay out a record".into(), std::io::Error::other(e))
+                })?;
+                appended.push(match chunk {
+                    Some(id) => {
+                        let stored_len = u32::try_from(entry.header.stored_len())
+                            .expect("payloads are bounded far below 4 GiB");
+                        let location = ChunkRecord {
+                            pack: pack.id,
+                            offset: entry.offset,
+                            stored_len,
+                        };
+                        let placed = Placed {
+                            location,
+                            pack: Arc::clone(&pack),
+                        };
+                        pending.insert(id, placed.clone());
+                        mine.push(id);
+                        Appended::Chunk(placed)
+                    }
+                    None => Appended::Other {
+                        pack: Arc::clone(&pack),
+                        end: entry.end(),
+                    },
+                });
+            }
+        }
+        if slices.is_empty() {
+            return Ok(appended);
+        }
+        let end = pack.builder().len();
+        let backend = Arc::clone(&lanes.packs);
+        let id = pack.id;
+        let result = blocking::run(move || backend.append(id, begin, &slices)).await;
+        if let Err(error) = result {
+            pack.poisoned.store(true, Relaxed);
+            lanes.pending.remove(&mine);
+            lanes.poison(&pack).await;
+            if let Some(pack) = open.take() {
+                lanes.seal_later(pack);
+            }
+            return Err(StoreError::io(format!("append to pack {id}"), error));
+        }
+        pack.appended.store(end, Relaxed);
+        lanes.stats.stored_bytes.fetch_add(end - begin, Relaxed);
+        Ok(appended)
+    }
+}

@@ -1,0 +1,163 @@
+//! The chunk store: blobs are cut into chunks, each chunk is stored once, in packs.
+//!
+//! It knows neither repositories nor tags: it takes in bytes ([`Ingest`]) and hands back a recipe, and from a recipe it reads
+//! any range ([`Reading`]). What is committed is decided by its caller's transaction, to which a finished ingest adds its
+//! rows and checks.
+//!
+//! **Invariant:** a row never names bytes that are not durable. **Invariant:** what a row names is never overwritten.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+mod append;
+mod compress;
+mod cut;
+mod error;
+mod hasher;
+mod ids;
+mod ingest;
+mod ingest_state;
+mod lane;
+pub mod pack;
+mod read;
+pub mod recipe;
+mod recover;
+mod segment;
+mod stats;
+mod zstd_stream;
+
+pub use error::StoreError;
+pub use ingest::{
+    BLOCK_BYTES, CheckpointRow, FLUSH_BYTES, FLUSH_INTERVAL, Finished, FinishedBody,
+    INLINE_BYTES_MAX, Ingest,
+};
+pub use ingest_state::IngestState;
+pub use read::Reading;
+pub use stats::StoreStats;
+
+use compress::Codecs;
+use ids::IdAllocator;
+use lane::Lanes;
+use read::{ChunkCache, PartCache};
+
+use crate::{
+    backend::PackBackend,
+    clock::Clock,
+    meta::{MetaError, MetaStore},
+};
+
+/// What a store may use.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Decoded chunks kept in memory, bytes.
+    pub cache_bytes: u64,
+    /// Memory of one upload, in blocks of [`BLOCK_BYTES`].
+    pub upload_blocks: usize,
+    /// Memory of all uploads, in blocks.
+    pub all_upload_blocks: usize,
+    /// Compression workers at once; as many as there are cores.
+    pub workers: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 256 << 20,
+            upload_blocks: 16,
+            all_upload_blocks: 128,
+            workers: std::thread::available_parallelism().map_or(2, usize::from),
+        }
+    }
+}
+
+/// The chunk store of one server.
+pub struct Store {
+    meta: Arc<dyn MetaStore>,
+    packs: Arc<dyn PackBackend>,
+    clock: Arc<dyn Clock>,
+    options: StoreOptions,
+    stats: Arc<StoreStats>,
+    lanes: Arc<Lanes>,
+    recipes: IdAllocator,
+    codecs: Arc<Codecs>,
+    memory: Arc<Semaphore>,
+    workers: Semaphore,
+    tasks: TaskTracker,
+    chunk_cache: ChunkCache,
+    part_cache: PartCache,
+}
+
+/// How long [`Store::close`] waits for uploads that were cut off to put away what they have.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(20);
+
+impl Store {
+    /// A store over these engines. Packs that a crash left open are closed in the background.
+    pub async fn open(
+        meta: Arc<dyn MetaStore>,
+        packs: Arc<dyn PackBackend>,
+        clock: Arc<dyn Clock>,
+        options: StoreOptions,
+    ) -> Result<Arc<Self>, StoreError> {
+        let stats = Arc::new(StoreStats::default());
+        let pack_ids = IdAllocator::new(Arc::clone(&meta), "pack");
+        let lanes = Lanes::new(
+            Arc::clone(&packs),
+            Arc::clone(&meta),
+            pack_ids,
+            Arc::clone(&stats),
+        );
+        let store = Arc::new(Self {
+            recipes: IdAllocator::new(Arc::clone(&meta), "recipe"),
+            lanes: Arc::new(lanes),
+            codecs: Arc::default(),
+            memory: Arc::new(Semaphore::new(options.all_upload_blocks)),
+            workers: Semaphore::new(options.workers),
+            tasks: TaskTracker::new(),
+            chunk_cache: read::chunk_cache(options.cache_bytes),
+            part_cache: read::part_cache(),
+            meta,
+            packs,
+            clock,
+            options,
+            stats,
+        });
+        let left_open = store.left_open().await?;
+        store
+            .tasks
+            .spawn(Arc::clone(&store).close_left_open(left_open));
+        Ok(store)
+    }
+
+    /// Lets running uploads put away what they have, then seals the open packs.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.tasks.close();
+        if tokio::time::timeout(CLOSE_PATIENCE, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "uploads still running; what they have not checkpointed will be sent again"
+            );
+        }
+        self.lanes.close().await
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> &Arc<StoreStats> {
+        &self.stats
+    }
+
+    /// A number for a new recipe.
+    pub async fn next_recipe(&self) -> Result<u64, MetaError> {
+        self.recipes.next().await
+    }
+
+    /// Bytes of decoded chunks in the cache.
+    #[must_use]
+    pub fn cached_bytes(&self) -> u64 {
+        self.chunk_cache.weight()
+    }
+}

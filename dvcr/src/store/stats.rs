@@ -1,0 +1,45 @@
+//! What the store counts, for metrics. All monotone unless said otherwise; zero at start.
+
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// Counters of one store.
+#[derive(Debug, Default)]
+pub struct StoreStats {
+    /// Bytes of blobs taken in.
+    pub ingested_bytes: AtomicU64,
+    /// Bytes of those that were chunks that the store had already.
+    pub deduplicated_bytes: AtomicU64,
+    /// Number of those chunks.
+    pub deduplicated_chunks: AtomicU64,
+    /// Bytes of those that were zero runs.
+    pub zero_bytes: AtomicU64,
+    /// Bytes appended to packs, headers included.
+    pub stored_bytes: AtomicU64,
+    /// Chunks stored with less compression than usual, or none, because the workers were behind.
+    pub hurried_chunks: AtomicU64,
+    /// Packs taken out of use after a failed write.
+    pub poisoned_packs: AtomicU64,
+    /// Number of fdatasyncs.
+    pub fsyncs: AtomicU64,
+    /// Time spent in them, microseconds.
+    pub fsync_micros: AtomicU64,
+    /// Blocks that wait for or are with a compression worker now.
+    pub compress_queue: AtomicUsize,
+    /// Chunks found decoded in the cache.
+    pub cache_hits: AtomicU64,
+    /// Chunks decoded anew.
+    pub cache_misses: AtomicU64,
+    /// Chunks that could not be read or did not verify.
+    pub bad_chunks: AtomicU64,
+}
+
+impl StoreStats {
+    pub(crate) fn fsync(&self, took: Duration) {
+        self.fsyncs.fetch_add(1, Relaxed);
+        self.fsync_micros
+            .fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+}

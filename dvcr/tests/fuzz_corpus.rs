@@ -1,0 +1,116 @@
+//! Replays the corpora of the fuzzers, so that what they found once stays fixed where no fuzzer runs.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{fs, path::Path};
+
+#[allow(unreachable_pub, reason = "the fuzzers call what is public there")]
+#[path = "../../fuzz/dvcr_targets.rs"]
+mod dvcr_targets;
+
+fn replay(target: &str, body: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../fuzz/corpus")
+        .join(target);
+    let mut seeds = 0;
+    for entry in fs::read_dir(corpus).unwrap() {
+        let path = entry.unwrap().path();
+        let data = fs::read(&path).unwrap();
+        eprintln!("{}", path.display());
+        body(&data);
+        // Near misses, which a fuzzer would try first.
+        for len in 0..data.len().min(1_000) {
+            body(&data[..len]);
+        }
+        for bit in 0..data.len().min(500) * 8 {
+            let mut bent = data.clone();
+            bent[bit / 8] ^= 1 << (bit % 8);
+            body(&bent);
+        }
+        seeds += 1;
+    }
+    assert!(seeds > 0, "{target} has seeds");
+}
+
+#[test]
+fn pack() {
+    replay("pack", dvcr_targets::pack);
+}
+
+mod seeds {
+    use bytes::Bytes;
+    use dvcr::{
+        backend::PackId,
+        store::pack::{Codec, PackBuilder, PackHeader, Record, RecordId},
+    };
+
+    use super::*;
+
+    /// A small pack with a record of each kind, and where its footer begins.
+    fn pack() -> (Vec<u8>, usize) {
+        let header = PackHeader {
+            pack: PackId(1),
+            nonce: 0x0102_0304_0506_0708,
+        };
+        let mut slices = Vec::new();
+        let mut builder = PackBuilder::new(header, &mut slices);
+        let mut blob_head = vec![
+            1, 1, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        blob_head.extend([7; 8 + 32]);
+        for (id, codec, raw_len, payload) in [
+            (
+                RecordId::RecipePart { recipe: 5, part: 0 },
+                Codec::Raw,
+                4,
+                b"part".to_vec(),
+            ),
+            (
+                RecordId::RecipePart { recipe: 5, part: 1 },
+                Codec::Zstd,
+                900,
+                b"as if by zstd".to_vec(),
+            ),
+            (
+                RecordId::BlobHead { recipe: 5 },
+                Codec::Raw,
+                blob_head.len(),
+                blob_head,
+            ),
+        ] {
+            builder
+                .push(
+                    Record::new(id, codec, raw_len, vec![Bytes::from(payload)]).unwrap(),
+                    &mut slices,
+                )
+                .unwrap();
+        }
+        let start = builder.len() as usize;
+        slices.push(builder.footer());
+        (slices.concat(), start)
+    }
+
+    #[test]
+    #[ignore = "writes the seeds anew, after a change of the format"]
+    fn write() {
+        let (sealed, start) = pack();
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/pack");
+        fs::create_dir_all(&corpus).unwrap();
+        let mut torn = sealed[..start].to_vec();
+        torn[start - 50..].fill(0);
+        let mut no_records = sealed[..40].to_vec();
+        no_records.extend(
+            PackBuilder::new(PackHeader::decode(&sealed).unwrap(), &mut Vec::new()).footer(),
+        );
+        for (name, bytes) in [
+            ("sealed", &sealed[..]),
+            ("open", &sealed[..start]),
+            ("torn", &torn),
+            ("no_records", &no_records),
+            ("record", &sealed[40..100]),
+            ("blob_head", &sealed[start - 72..start]),
+        ] {
+            fs::write(corpus.join(name), bytes).unwrap();
+        }
+    }
+}

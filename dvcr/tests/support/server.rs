@@ -1,0 +1,83 @@
+//! The program under test as a process on loopback.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use super::{
+    http::{Client, Request},
+    process::Process,
+};
+
+/// A server that is not ready after this long has failed; a debug build on a busy machine needs a second.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running `dvcr serve`, killed when dropped.
+pub(crate) struct Server {
+    process: Process,
+    address: String,
+    directory: Option<tempfile::TempDir>,
+}
+
+impl Server {
+    /// Starts a server on a free port with an empty data directory of its own. `settings` are environment variables.
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
+        let directory = tempfile::Builder::new().prefix("dvcr-test-").tempdir().expect("a temporary directory");
+        let mut server = Self::start_on(&directory.path().join("data"), settings);
+        server.directory = Some(directory);
+        server
+    }
+
+    /// Starts a server on a free port with this data directory, which stays.
+    pub(crate) fn start_on(data: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(program());
+        // Settings of whoever runs the tests must not reach the server.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DVCR_")) {
+            command.env_remove(name);
+        }
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).envs(settings.iter().copied());
+        let mut process = Process::start(command);
+        let address = process.wait_for(START_LIMIT, |process| {
+            let log = process.log();
+            let at = log.find("127.0.0.1:")?;
+            let rest = &log[at..];
+            let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))?;
+            // The address as it was asked for may be printed as well.
+            Some(rest[..end].to_owned()).filter(|address| !address.ends_with(":0"))
+        });
+        let client = Client::new(&format!("http://{address}"));
+        process.wait_for(START_LIMIT, |_| {
+            client.send(&Request::new("GET", "/readyz")).is_ok_and(|response| response.status == 200).then_some(())
+        });
+        Self { process, address, directory: None }
+    }
+
+    /// `127.0.0.1:port`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What the server has logged so far.
+    pub(crate) fn log(&mut self) -> String {
+        self.process.log()
+    }
+
+    /// The process, to send it signals.
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+/// The program that cargo built for this test.
+pub(crate) fn program() -> PathBuf {
+    match option_env!("CARGO_BIN_EXE_dvcr") {
+        Some(path) => PathBuf::from(path),
+        None => panic!("this package has no program dvcr"),
+    }
+}

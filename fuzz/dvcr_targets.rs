@@ -1,0 +1,143 @@
+//! What the fuzzers of the registry's decoders run, and what the corpus is replayed through by an ordinary test.
+
+use bytes::Bytes;
+use dvcr::{
+    backend::PackId,
+    store::pack::{
+        BlobHead, Entry, Footer, LayoutError, PACK_HEADER_LEN, PackHeader, RECORD_HEADER_LEN,
+        RecordHeader, RecordId, RecordWalk, TRAILER_LEN, verify,
+    },
+};
+
+/// A pack: no decoder panics, and whatever one accepts is what the encoder writes.
+pub fn pack(data: &[u8]) {
+    check_pack(data);
+    // Nearly no input gets past a checksum by chance.
+    check_pack(&mend_pack(data));
+}
+
+fn check_pack(data: &[u8]) {
+    let bytes = Bytes::copy_from_slice(data);
+    let len = data.len() as u64;
+    let header = PackHeader::decode(data);
+    if let Ok(header) = header {
+        assert_eq!(header.encode()[..], data[..PACK_HEADER_LEN]);
+    }
+    let header = header.unwrap_or(PackHeader {
+        pack: PackId(0),
+        nonce: 0,
+    });
+
+    match Footer::decode(&header, len, data) {
+        Ok(footer) => {
+            assert_eq!(
+                Footer::encode(&header, &footer.entries),
+                data[footer.start as usize..]
+            );
+            check_order(&footer.entries, footer.start);
+            // A shorter tail leads to the same.
+            let Err(LayoutError::Short { need, .. }) =
+                Footer::decode(&header, len, &data[1 + footer.start as usize..])
+            else {
+                panic!("a footer needs all its bytes");
+            };
+            assert_eq!(
+                Footer::decode(&header, len, &data[data.len() - need..]),
+                Ok(footer)
+            );
+        }
+        Err(LayoutError::Short { need, .. }) => assert!(need > data.len() && need == TRAILER_LEN),
+        Err(_) => {}
+    }
+
+    let mut walk = RecordWalk::new(len, |offset, len| {
+        Ok(bytes.slice(offset as usize..offset as usize + len))
+    });
+    let mut entries = Vec::new();
+    for walked in walk.by_ref() {
+        let walked = walked.expect("reading memory does not fail");
+        let at = walked.entry.offset as usize;
+        assert_eq!(
+            walked.entry.header.encode()[..],
+            data[at..at + RECORD_HEADER_LEN]
+        );
+        assert_eq!(
+            walked.payload[..],
+            data[at + RECORD_HEADER_LEN..walked.entry.end() as usize]
+        );
+        assert_eq!(verify(&walked.entry.header, &walked.payload), Ok(()));
+        if let RecordId::BlobHead { .. } = walked.entry.header.id() {
+            check_blob_head(&walked.payload);
+        }
+        entries.push(walked.entry);
+    }
+    assert!(walk.end().is_some());
+    assert!(walk.valid_len() <= len.max(PACK_HEADER_LEN as u64));
+    check_order(&entries, walk.valid_len());
+
+    check_blob_head(data);
+    if let Ok(header) = RecordHeader::decode(data) {
+        assert_eq!(header.encode()[..], data[..RECORD_HEADER_LEN]);
+    }
+}
+
+fn check_order(entries: &[Entry], end: u64) {
+    let mut at = PACK_HEADER_LEN as u64;
+    for entry in entries {
+        assert!(u64::from(entry.offset) >= at);
+        at = entry.end();
+    }
+    assert!(at <= end);
+}
+
+fn check_blob_head(payload: &[u8]) {
+    if let Ok(head) = BlobHead::decode(payload) {
+        assert_eq!(head.encode(), payload);
+    }
+}
+
+/// Puts magic numbers, lengths that fit and checksums where they belong, so that what is between them is looked at.
+fn mend_pack(data: &[u8]) -> Vec<u8> {
+    let mut data = data.to_vec();
+    if data.len() < PACK_HEADER_LEN + TRAILER_LEN {
+        return data;
+    }
+    let put = |data: &mut [u8], at: usize, bytes: &[u8]| {
+        data[at..at + bytes.len()].copy_from_slice(bytes);
+    };
+    let crc = |bytes: &[u8]| crc32c::crc32c(bytes).to_le_bytes();
+
+    put(&mut data, 0, b"DVCRPACK\x01\0\0\0");
+    let sum = crc(&data[..PACK_HEADER_LEN - 4]);
+    put(&mut data, PACK_HEADER_LEN - 4, &sum);
+
+    let end = data.len() - TRAILER_LEN;
+    let mut at = PACK_HEADER_LEN;
+    while at + RECORD_HEADER_LEN < end {
+        let stored_len = 1 + usize::from(u16::from_le_bytes([data[at + 8], data[at + 9]])) % 512;
+        let payload = at + RECORD_HEADER_LEN;
+        if payload + stored_len > end {
+            break;
+        }
+        put(&mut data, at, b"DVCr");
+        put(&mut data, at + 8, &(stored_len as u32).to_le_bytes());
+        let sum = crc(&data[payload..payload + stored_len]);
+        put(&mut data, at + 48, &sum);
+        let sum = crc(&data[at..at + 52]);
+        put(&mut data, at + 52, &sum);
+        at = payload + stored_len;
+    }
+
+    let names: [u8; 16] = data[16..32].try_into().expect("16 bytes");
+    put(&mut data, end, &names);
+    let table_len =
+        u32::from_le_bytes(data[end + 20..end + 24].try_into().expect("4 bytes")) as usize;
+    if let Some(start) = end.checked_sub(table_len) {
+        let sum = crc(&data[start..end]);
+        put(&mut data, end + 24, &sum);
+    }
+    let sum = crc(&data[end..end + 28]);
+    put(&mut data, end + 28, &sum);
+    put(&mut data, end + 32, b"DVCRFOOT");
+    data
+}

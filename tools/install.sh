@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Installs the programs that the black-box tests and the comparison benches drive.
+#
+#   tools/install.sh [clients|peers|checks|all]
+#
+#   clients  what `cargo test` needs: docker engine, skopeo, podman, buildah, jq (Debian packages), crane, regctl, oras (built by Go)
+#   peers    registries to compare with: docker-registry 2.8 (Debian), olareg, distribution 3 (built by Go)
+#   checks   cargo-deny
+#
+# Everything that is not a Debian package is built from source at a pinned version, verified by Go's checksum database or by
+# cargo's lock file, and lands in ${DVCR_TOOLS_DIR:-${XDG_CACHE_HOME:-~/.cache}/dvcr-tools}/bin, outside the tree.
+# A second run finds everything in place and takes well under a second.
+set -euo pipefail
+
+# One line per program built by Go: command, module, version, package. A new version is a new line here and nothing else.
+readonly GO_CLIENTS="
+crane    github.com/google/go-containerregistry v0.22.1 github.com/google/go-containerregistry/cmd/crane
+regctl   github.com/regclient/regclient         v0.11.7 github.com/regclient/regclient/cmd/regctl
+oras     oras.land/oras                         v1.3.3  oras.land/oras/cmd/oras
+"
+readonly GO_PEERS="
+olareg   github.com/olareg/olareg               v0.2.2  github.com/olareg/olareg/cmd/olareg
+registry github.com/distribution/distribution/v3 v3.1.1 github.com/distribution/distribution/v3/cmd/registry
+"
+# Debian packages as "command:package": the command tells whether the package is there.
+readonly APT_CLIENTS="dockerd:docker.io skopeo:skopeo podman:podman buildah:buildah jq:jq"
+readonly APT_PEERS="docker-registry:docker-registry"
+readonly CARGO_DENY_VERSION=0.20.2
+
+readonly TOOLS="${DVCR_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/dvcr-tools}"
+readonly BIN="$TOOLS/bin"
+# dockerd and docker-registry live in sbin or /usr/bin, which an ordinary user's PATH may lack.
+export PATH="$BIN:$PATH:/usr/sbin:/sbin"
+
+say() { printf 'tools: %s\n' "$*" >&2; }
+
+apt_packages() {
+  local pair missing=()
+  for pair in "$@"; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+  done
+  [ ${#missing[@]} -eq 0 ] && return 0
+  if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    say "missing: ${missing[*]}. Install them with your package manager, on Debian: apt-get install --no-install-recommends ${missing[*]}"
+    return 1
+  fi
+  local start=$SECONDS
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  say "installed ${missing[*]} in $((SECONDS - start)) s"
+}
+
+# Some of these modules refuse `go install module@version`, so each is built from a throw-away module that requires it.
+go_program() {
+  local name=$1 module=$2 version=$3 package=$4
+  # The stamp carries the version: a changed pin rebuilds.
+  local stamp="$BIN/.$name-$version"
+  [ -x "$BIN/$name" ] && [ -e "$stamp" ] && return 0
+  if ! command -v go >/dev/null; then
+    say "missing: Go (1.26 or newer) to build $name $version"
+    return 1
+  fi
+  local start=$SECONDS work
+  work=$(mktemp -d)
+  printf 'module tools.invalid/%s\n\ngo 1.26\n\nrequire %s %s\n' "$name" "$module" "$version" >"$work/go.mod"
+  if ! (cd "$work" && GOFLAGS=-mod=mod go build -trimpath -ldflags=-s -o "$work/$name" "$package" 2>"$work/log"); then
+    cat "$work/log" >&2
+    rm -rf "$work"
+    say "building $name $version failed"
+    return 1
+  fi
+  rm -f "$BIN/.$name-"*
+  mv "$work/$name" "$BIN/$name"
+  touch "$stamp"
+  rm -rf "$work"
+  say "built $name $version in $((SECONDS - start)) s"
+}
+
+go_programs() {
+  local name module version package
+  while read -r name module version package; do
+    [ -z "$name" ] || go_program "$name" "$module" "$version" "$package"
+  done <<<"$1"
+}
+
+cargo_deny() {
+  local stamp="$BIN/.cargo-deny-$CARGO_DENY_VERSION"
+  [ -x "$BIN/cargo-deny" ] && [ -e "$stamp" ] && return 0
+  local start=$SECONDS work
+  work=$(mktemp -d)
+  # --debug: the program runs for a second per check, an optimised build of it takes far longer than that saves.
+  # Its own target directory: it must not mix with, or be cached as part of, the workspace's.
+  if ! CARGO_TARGET_DIR="$work" cargo install --quiet --locked --debug --root "$TOOLS" --version "$CARGO_DENY_VERSION" --force cargo-deny; then
+    rm -rf "$work"
+    say "building cargo-deny $CARGO_DENY_VERSION failed"
+    return 1
+  fi
+  rm -rf "$work"
+  rm -f "$BIN/.cargo-deny-"*
+  touch "$stamp"
+  say "built cargo-deny $CARGO_DENY_VERSION in $((SECONDS - start)) s"
+}
+
+clients() {
+  # shellcheck disable=SC2086 # the list is words by design
+  apt_packages $APT_CLIENTS
+  go_programs "$GO_CLIENTS"
+}
+
+peers() {
+  # shellcheck disable=SC2086
+  apt_packages $APT_PEERS
+  go_programs "$GO_PEERS"
+}
+
+mkdir -p "$BIN"
+case "${1:-all}" in
+  clients) clients ;;
+  peers) peers ;;
+  checks) cargo_deny ;;
+  all) clients; peers; cargo_deny ;;
+  *) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2 ;;
+esac
