@@ -9,13 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::stats;
 
 /// Facts that a reader needs to judge the figures.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: usize,
@@ -42,8 +41,14 @@ impl Machine {
             cpu: proc_field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_gib: proc_kib("/proc/meminfo", "MemTotal").unwrap_or(0.0) / f64::from(1 << 20),
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-            system: proc_field("/etc/os-release", "PRETTY_NAME").unwrap_or_default().trim_matches('"').to_owned(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            system: proc_field("/etc/os-release", "PRETTY_NAME")
+                .unwrap_or_default()
+                .trim_matches('"')
+                .to_owned(),
             disk: disk_of(dir)?,
             fdatasync_ms,
             disk_write_mb_s,
@@ -56,7 +61,10 @@ impl Machine {
 /// One-minute load average.
 pub(crate) fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
+    text.split(' ')
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0.0)
 }
 
 /// The value after `name` and `:` or `=` in a file of such lines.
@@ -122,28 +130,51 @@ pub(crate) fn settle() {
     rustix::fs::sync();
 }
 
-/// Drops the page cache; false when this process may not (it is for root only).
-pub(crate) fn drop_page_cache() -> bool {
+/// Makes the kernel forget the pages of every file below `path`. Needs no privilege and leaves other programs their cache;
+/// directories and inodes stay cached, which is nothing beside a GiB of data.
+pub(crate) fn drop_page_cache(path: &Path) -> Result<()> {
     settle();
-    fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
+    for_each_file(path, &mut |file, _| {
+        let file = fs::File::open(file)?;
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(())
+    })
 }
 
 /// Bytes that a tree takes on disk (allocated blocks, not lengths: holes are free, preallocation is not).
 pub(crate) fn disk_usage(path: &Path) -> Result<u64> {
-    let meta = path.symlink_metadata()?;
-    let mut bytes = meta.blocks() * 512;
-    if meta.is_dir() {
-        for entry in fs::read_dir(path)? {
-            // Servers delete temporary files while this walks.
-            bytes += disk_usage(&entry?.path()).unwrap_or(0);
+    let mut bytes = 0;
+    for_each_file(path, &mut |_, meta| {
+        bytes += meta.blocks() * 512;
+        Ok(())
+    })?;
+    Ok(bytes)
+}
+
+fn for_each_file(
+    path: &Path,
+    call: &mut dyn FnMut(&Path, &fs::Metadata) -> Result<()>,
+) -> Result<()> {
+    for entry in fs::read_dir(path)? {
+        let path = entry?.path();
+        // Servers delete temporary files while this walks.
+        let Ok(meta) = path.symlink_metadata() else {
+            continue;
+        };
+        if meta.is_dir() {
+            for_each_file(&path, call)?;
+        } else if meta.is_file() {
+            call(&path, &meta)?;
         }
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// Today, as `YYYY-MM-DD` (UTC).
 pub(crate) fn today() -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     date_of((since.as_secs() / 86_400) as i64)
 }
 
@@ -157,7 +188,11 @@ fn date_of(day: i64) -> String {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * of_year + 2) / 153;
     let day_of_month = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     format!("{year:04}-{month:02}-{day_of_month:02}")
 }
@@ -168,7 +203,13 @@ mod tests {
 
     #[test]
     fn dates() {
-        for (day, date) in [(0, "1970-01-01"), (58, "1970-02-28"), (11_016, "2000-02-29"), (20_453, "2025-12-31"), (20_454, "2026-01-01")] {
+        for (day, date) in [
+            (0, "1970-01-01"),
+            (58, "1970-02-28"),
+            (11_016, "2000-02-29"),
+            (20_453, "2025-12-31"),
+            (20_454, "2026-01-01"),
+        ] {
             assert_eq!(date_of(day), date);
         }
     }

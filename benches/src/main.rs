@@ -1,4 +1,34 @@
+//! `dvcr-bench`: measures DVCR and other registries beside each other. README.md says how to run it and what the rows mean.
+
+mod compare;
 mod data;
 mod http;
+mod load;
+mod machine;
+mod oci;
+mod registry;
+mod report;
+mod row;
+mod rows;
 mod stats;
-fn main() {}
+
+use clap::{Parser, Subcommand};
+
+/// Load driver and comparison of DVCR with other registries.
+#[derive(Parser)]
+#[command(name = "dvcr-bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Compare(compare::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Compare(options) => compare::run(&options),
+    }
+}

@@ -59,8 +59,12 @@ impl Kind {
     /// What has reached the disk when a push is acknowledged (read in each one's source, seen with strace).
     pub(crate) fn durability(self) -> &'static str {
         match self {
-            Kind::Distribution2 => "fsync of the blob's file; not of its directories, links and manifests' tags",
-            Kind::Distribution3 => "fsync of every file (blob, links, tags) and of the directory each is renamed into",
+            Kind::Distribution2 => {
+                "fsync of the blob's file; not of its directories, links and manifests' tags"
+            }
+            Kind::Distribution3 => {
+                "fsync of every file (blob, links, tags) and of the directory each is renamed into"
+            }
             Kind::Olareg => "no fsync at all",
             Kind::Dvcr => "fdatasync of the pack, then a durable metadata transaction",
         }
@@ -91,29 +95,67 @@ impl Program {
         let name = kind.program_name();
         let candidates = match kind {
             Kind::Dvcr => vec![dvcr.to_owned()],
-            _ => vec![tools.join(name), Path::new("/usr/bin").join(name), Path::new("/usr/local/bin").join(name)],
+            _ => vec![
+                tools.join(name),
+                Path::new("/usr/bin").join(name),
+                Path::new("/usr/local/bin").join(name),
+            ],
         };
-        let path = candidates.into_iter().find(|path| path.is_file()).with_context(|| format!("{name} is not installed"))?;
-        let arg = if kind == Kind::Olareg { "version" } else { "--version" };
-        let output = Command::new(&path).arg(arg).output().with_context(|| format!("run {}", path.display()))?;
+        let path = candidates
+            .into_iter()
+            .find(|path| path.is_file())
+            .with_context(|| format!("{name} is not installed"))?;
+        let arg = if kind == Kind::Olareg {
+            "version"
+        } else {
+            "--version"
+        };
+        let output = Command::new(&path)
+            .arg(arg)
+            .output()
+            .with_context(|| format!("run {}", path.display()))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let line = text.lines().next().unwrap_or_default();
-        let version = line.split_whitespace().last().unwrap_or_default().to_owned();
-        Ok(Program { kind, path, version })
+        let version = line
+            .split_whitespace()
+            .last()
+            .unwrap_or_default()
+            .to_owned();
+        Ok(Program {
+            kind,
+            path,
+            version,
+        })
     }
 
     /// Starts it on `home/data`, which is kept if it is there, and waits until it is ready.
     pub(crate) fn start(&self, home: &Path) -> Result<Server> {
         let data = home.join("data");
         fs::create_dir_all(&data)?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port();
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let log = fs::File::options().create(true).append(true).open(home.join("log"))?;
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(home.join("log"))?;
         let mut command = self.command(home, &data, addr)?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         let begin = Instant::now();
-        let child = command.spawn().with_context(|| format!("start {}", self.path.display()))?;
-        let mut server = Server { child, addr, home: home.to_owned(), program: self.clone(), ready_after: Duration::ZERO };
+        let child = command
+            .spawn()
+            .with_context(|| format!("start {}", self.path.display()))?;
+        let mut server = Server {
+            child,
+            addr,
+            home: home.to_owned(),
+            program: self.clone(),
+            ready_after: Duration::ZERO,
+        };
         loop {
             let answer = Client::new(addr).simple("GET", self.kind.ready_path(), &[]);
             if answer.is_ok_and(|response| response.status == 200) {
@@ -121,9 +163,18 @@ impl Program {
                 return Ok(server);
             }
             if let Some(status) = server.child.try_wait()? {
-                bail!("{} ended at once ({status}): {}", self.kind.name(), server.last_words());
+                bail!(
+                    "{} ended at once ({status}): {}",
+                    self.kind.name(),
+                    server.last_words()
+                );
             }
-            ensure!(begin.elapsed() < START_MAX, "{} is not ready after {START_MAX:?}: {}", self.kind.name(), server.last_words());
+            ensure!(
+                begin.elapsed() < START_MAX,
+                "{} is not ready after {START_MAX:?}: {}",
+                self.kind.name(),
+                server.last_words()
+            );
             thread::sleep(POLL);
         }
     }
@@ -134,14 +185,29 @@ impl Program {
             Kind::Distribution2 | Kind::Distribution3 => {
                 let config = home.join("config.yml");
                 fs::write(&config, distribution_config(data, addr))?;
-                command.arg("serve").arg(config).env("OTEL_TRACES_EXPORTER", "none");
+                command
+                    .arg("serve")
+                    .arg(config)
+                    .env("OTEL_TRACES_EXPORTER", "none");
             }
             Kind::Olareg => {
                 command.arg("serve").arg("--dir").arg(data);
-                command.args(["--addr", &addr.ip().to_string(), "--port", &addr.port().to_string(), "--api-delete"]);
+                command.args([
+                    "--addr",
+                    &addr.ip().to_string(),
+                    "--port",
+                    &addr.port().to_string(),
+                    "--api-delete",
+                ]);
             }
             Kind::Dvcr => {
-                command.arg("serve").arg("--listen").arg(addr.to_string()).arg("--data").arg(data);
+                command
+                    .arg("serve")
+                    .arg("--listen")
+                    .arg(addr.to_string())
+                    .arg("--data")
+                    .arg(data);
+                command.env("DVCR_LOG_FILTER", "warn");
             }
         }
         Ok(command)
@@ -190,17 +256,32 @@ impl Server {
 
     pub(crate) fn memory(&self) -> Result<Memory> {
         let path = format!("/proc/{}/status", self.child.id());
-        let mib = |name| machine::proc_kib(&path, name).map(|kib| kib / 1024.0).with_context(|| format!("{name} in {path}"));
-        Ok(Memory { resident: mib("VmRSS")?, peak: mib("VmHWM")? })
+        let mib = |name| {
+            machine::proc_kib(&path, name)
+                .map(|kib| kib / 1024.0)
+                .with_context(|| format!("{name} in {path}"))
+        };
+        Ok(Memory {
+            resident: mib("VmRSS")?,
+            peak: mib("VmHWM")?,
+        })
     }
 
     /// Processor time used so far, user and system, in seconds.
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // The second field is the program's name in parentheses and may hold spaces.
-        let after = stat.rsplit_once(") ").context("no name in /proc/PID/stat")?.1;
+        let after = stat
+            .rsplit_once(") ")
+            .context("no name in /proc/PID/stat")?
+            .1;
         let mut fields = after.split(' ').skip(11);
-        let mut ticks = || fields.next().and_then(|f| f.parse::<f64>().ok()).context("short /proc/PID/stat");
+        let mut ticks = || {
+            fields
+                .next()
+                .and_then(|f| f.parse::<f64>().ok())
+                .context("short /proc/PID/stat")
+        };
         let total = ticks()? + ticks()?;
         Ok(total / rustix::param::clock_ticks_per_second() as f64)
     }
@@ -211,17 +292,21 @@ impl Server {
         kill_process(pid, Signal::TERM).context("SIGTERM")?;
         let begin = Instant::now();
         while self.child.try_wait()?.is_none() {
-            ensure!(begin.elapsed() < STOP_MAX, "{} ignores SIGTERM", self.program.kind.name());
+            ensure!(
+                begin.elapsed() < STOP_MAX,
+                "{} ignores SIGTERM",
+                self.program.kind.name()
+            );
             thread::sleep(POLL);
         }
         Ok(())
     }
 
     /// Stops it, runs `between`, and starts it on the same data.
-    pub(crate) fn restart(self, between: impl FnOnce() -> Result<()>) -> Result<Server> {
+    pub(crate) fn restart(self, between: impl FnOnce(&Path) -> Result<()>) -> Result<Server> {
         let (program, home) = (self.program.clone(), self.home.clone());
         self.stop()?;
-        between()?;
+        between(&home.join("data"))?;
         program.start(&home)
     }
 
@@ -247,7 +332,11 @@ pub(crate) struct Home(PathBuf);
 impl Home {
     /// An empty directory for one registry's data under `dir`.
     pub(crate) fn new(dir: &Path, kind: Kind) -> Result<Home> {
-        let path = dir.join(format!("dvcr-bench-{}-{}", std::process::id(), kind.program_name()));
+        let path = dir.join(format!(
+            "dvcr-bench-{}-{}",
+            std::process::id(),
+            kind.program_name()
+        ));
         if path.exists() {
             fs::remove_dir_all(&path)?;
         }

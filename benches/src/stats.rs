@@ -1,9 +1,7 @@
 //! Order statistics of samples. Nothing here knows what a sample measures.
 
-use serde::Serialize;
-
 /// What is reported of a set of samples, in their own unit.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Summary {
     pub(crate) n: usize,
     pub(crate) min: f64,

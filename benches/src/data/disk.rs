@@ -111,7 +111,8 @@ fn text(rng: &mut Rng, file: &mut [u8]) {
         } else {
             rank
         };
-        if random >> 60 == 0 && !echo(file, &mut at, rng.next(), 24 + (random >> 50) as usize % 64) {
+        if random >> 60 == 0 && !echo(file, &mut at, rng.next(), 24 + (random >> 50) as usize % 64)
+        {
             return;
         }
         let word = &vocabulary[rank];
