@@ -2,6 +2,7 @@
 
 mod compare;
 mod data;
+mod dedup;
 mod http;
 mod load;
 mod machine;
@@ -10,6 +11,7 @@ mod registry;
 mod report;
 mod row;
 mod rows;
+mod startup;
 mod stats;
 
 use clap::{Parser, Subcommand};
@@ -25,10 +27,14 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Compare(compare::Options),
+    Dedup(dedup::Options),
+    Startup(startup::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Compare(options) => compare::run(&options),
+        Command::Dedup(options) => dedup::run(&options),
+        Command::Startup(options) => startup::run(&options),
     }
 }

@@ -302,6 +302,13 @@ impl Server {
         Ok(())
     }
 
+    /// Kills it as a power cut would (SIGKILL), and waits until it is gone.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Stops it, runs `between`, and starts it on the same data.
     pub(crate) fn restart(self, between: impl FnOnce(&Path) -> Result<()>) -> Result<Server> {
         let (program, home) = (self.program.clone(), self.home.clone());

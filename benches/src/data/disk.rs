@@ -78,7 +78,7 @@ fn put(file: &mut [u8], at: &mut usize, bytes: &[u8]) -> bool {
 
 /// Repeats `len` earlier bytes of the file, as idioms, boilerplate and padding do; nothing at the file's start.
 fn echo(file: &mut [u8], at: &mut usize, random: u64, len: usize) -> bool {
-    let distance = 64 << ((random & 0xFF) * 9 >> 8);
+    let distance = 64 << (((random & 0xFF) * 9) >> 8);
     let distance = distance + (random >> 8) as usize % distance;
     if distance < *at {
         let from = *at - distance;

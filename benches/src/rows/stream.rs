@@ -80,7 +80,7 @@ impl Stream {
             .must(Budget::AtMost(0.25));
         recorder.measure(row, &server, || self.ranges(&server));
 
-        let server = server.restart(|data| machine::drop_page_cache(data))?;
+        let server = server.restart(machine::drop_page_cache)?;
         let row = Row::new(name("pull cold"), Unit::MegabytesPerSecond).must(Budget::Times(1.0));
         recorder.measure(row, &server, || self.pull(&server));
         server.stop()
