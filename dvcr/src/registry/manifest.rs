@@ -7,7 +7,7 @@ use dvcr_core::oci::{Descriptor, Digest, Manifest, ManifestKind, Reference, Repo
 
 use super::{
     Inner, Principal, Registry, RegistryError,
-    policy::{self, Action, Sparse},
+    policy::{self, Action, Sparse, sparse_of},
 };
 use crate::meta::{
     Check, Commit, Txn, key,
@@ -158,7 +158,7 @@ impl Inner {
     ) -> Result<Txn, RegistryError> {
         let now = self.now_ms();
         let mut txn = Txn::default();
-        let sparse = self.options.sparse.get(repository);
+        let sparse = sparse_of(&self.options.sparse, repository);
 
         // Children: each is there, and stays there, because this transaction checks it and adds the edge.
         let blobs = manifest

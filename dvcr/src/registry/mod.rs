@@ -10,6 +10,7 @@ mod body;
 #[cfg(test)]
 mod crash_tests;
 mod error;
+mod glob;
 mod manifest;
 pub mod policy;
 mod principal;
@@ -39,7 +40,7 @@ use crate::{
     },
     store::Store,
 };
-use policy::SparseRules;
+use policy::SparseRule;
 use session::Sessions;
 
 /// Times a transaction is tried again because another request changed the same rows: each time somebody else got on.
@@ -54,8 +55,8 @@ pub struct RegistryOptions {
     pub upload_expiry: Duration,
     /// Upload sessions at once.
     pub uploads_max: usize,
-    /// Which repositories may hold manifests with missing children.
-    pub sparse: SparseRules,
+    /// Which repositories may hold manifests with missing children; the first rule that fits decides.
+    pub sparse: Vec<SparseRule>,
 }
 
 impl Default for RegistryOptions {
@@ -64,7 +65,7 @@ impl Default for RegistryOptions {
             lease: Duration::from_secs(3600),
             upload_expiry: Duration::from_secs(24 * 3600),
             uploads_max: 10_000,
-            sparse: SparseRules::default(),
+            sparse: Vec::new(),
         }
     }
 }

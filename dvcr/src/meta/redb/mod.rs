@@ -49,7 +49,7 @@ use ::redb::{Builder, Database, DatabaseError, StorageBackend};
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::stats::{COMMIT_BUCKET_MICROS, MetaStats};
+pub use self::stats::MetaStats;
 
 use self::database::{Opener, Slot, Snapshot, State, needs_reopening};
 use self::writer::{Job, QUEUE_TXNS_MAX, Writer};
