@@ -7,7 +7,7 @@
 #
 #   benches/disks.sh DIR
 #
-# Needs root (files keep their owners) and a Debian mirror: MIRROR, or the default of mmdebstrap. About ten minutes and 3 GB.
+# Needs root (files keep their owners, loop devices) and a Debian mirror: MIRROR, or the default of mmdebstrap. About ten minutes and 3 GB.
 # The disks are raw, sparse, 3 GiB of ext4 each. A build that is there already is kept.
 set -euo pipefail
 
@@ -37,6 +37,9 @@ if [ ${#missing[@]} -gt 0 ]; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
+mounted=
+trap '[ -z "$mounted" ] || ! mountpoint -q "$mounted" || umount "$mounted"' EXIT
+
 build() {
   local name=$1 packages=$2
   local disk="$DIR/$name.raw" tree="$DIR/$name.tree"
@@ -49,8 +52,17 @@ build() {
     say "could not install Debian; the whole log is $DIR/$name.log"
     exit 1
   fi
-  # Neither id nor hash seed are set: mke2fs draws new ones, as it does for everybody.
-  mke2fs -q -t ext4 -b 4096 -d "$tree" "$disk.new" "$SIZE"
+  # Neither id nor hash seed are set: mke2fs draws new ones, as it does for everybody. The files are written by the kernel's
+  # file system, as an installer does: where they land depends on the seed and the time. `mke2fs -d` would put the same
+  # tree into the same place each time, which no pipeline that boots an installer or mounts a disk does.
+  truncate -s "$SIZE" "$disk.new"
+  mke2fs -q -t ext4 -b 4096 "$disk.new"
+  mounted="$DIR/$name.mounted"
+  mkdir -p "$mounted"
+  mount -o loop "$disk.new" "$mounted"
+  cp -a "$tree/." "$mounted/"
+  umount "$mounted"
+  rmdir "$mounted"
   rm -rf "$tree"
   mv "$disk.new" "$disk"
   say "$name.raw: $(qemu-img info "$disk" | grep '^disk size')"

@@ -56,14 +56,13 @@ impl Kind {
         }
     }
 
-    /// What has reached the disk when a push is acknowledged (read in each one's source, seen with strace).
+    /// What has reached the disk when a push is acknowledged (seen with strace).
     pub(crate) fn durability(self) -> &'static str {
         match self {
-            Kind::Distribution2 => {
-                "fsync of the blob's file; not of its directories, links and manifests' tags"
-            }
+            Kind::Distribution2 => "fsync of every file (blob, links, tags); of no directory",
             Kind::Distribution3 => {
-                "fsync of every file (blob, links, tags) and of the directory each is renamed into"
+                "fsync of every file (blob, links, tags) and of the directories of manifests, links and tags; \
+                 not of the one that the blob is moved to"
             }
             Kind::Olareg => "no fsync at all",
             Kind::Dvcr => "fdatasync of the pack, then a durable metadata transaction",

@@ -62,7 +62,7 @@ pub(crate) fn run(
             }
             oci::put_manifest(
                 client,
-                &format!("/v2/{REPO}/manifests/v{number}"),
+                &format!("/v2/{REPO}/manifests/v{number:06}"),
                 &docs.manifest,
             )
         })?;
@@ -95,7 +95,7 @@ pub(crate) fn run(
         let mut latencies = Vec::new();
         for page in 0..PAGES_TIMED {
             let path = format!(
-                "/v2/{REPO}/tags/list?n={PAGE}&last=v{}",
+                "/v2/{REPO}/tags/list?n={PAGE}&last=v{:06}",
                 page * count / PAGES_TIMED / 2
             );
             let begin = Instant::now();
