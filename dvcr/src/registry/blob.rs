@@ -140,7 +140,7 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         policy::authorize(who, Some(repository), Action::Delete)?;
         let inner = &self.0;
-        let keep_referred = inner.options.sparse.get(repository) != Sparse::All;
+        let keep_referred = policy::sparse_of(&inner.options.sparse, repository) != Sparse::All;
         inner
             .transact(|| async {
                 inner.held(repository, digest).await?;
