@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every check of the project. Needs cargo (rustup picks the pinned toolchain) and a C compiler; what else it takes,
-# tools/install.sh gets.
+# tools/install.sh installs. Some tests start engines or mount file systems and need root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,4 +20,5 @@ step cargo fmt --all --check
 step cargo fetch --locked
 step cargo deny --offline --locked check bans licenses sources
 step cargo clippy --locked --workspace --all-targets -- -D warnings
+step tools/install.sh clients
 step cargo test --locked --workspace

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// A server that answers nothing for so long has failed.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 /// Bodies are shown up to here in messages.
 const SHOWN_BODY_BYTES: usize = 600;
 
@@ -288,13 +288,13 @@ impl Client {
     }
 }
 
-enum Broken {
+pub(super) enum Broken {
     BeforeAnswer(String),
     InAnswer(String),
 }
 
 /// The answer, and whether the connection can be used again.
-fn read_response(
+pub(super) fn read_response(
     connection: &mut BufReader<TcpStream>,
     method: &str,
 ) -> Result<(Response, bool), Broken> {
@@ -316,9 +316,9 @@ fn read_response(
     }
 }
 
-type Head = (u16, Vec<(String, String)>, bool);
+pub(super) type Head = (u16, Vec<(String, String)>, bool);
 
-fn read_head(connection: &mut BufReader<TcpStream>) -> Result<Head, Broken> {
+pub(super) fn read_head(connection: &mut BufReader<TcpStream>) -> Result<Head, Broken> {
     let mut line = String::new();
     match connection.read_line(&mut line) {
         Ok(0) => {

@@ -7,8 +7,10 @@
 #![allow(dead_code)]
 
 pub(crate) mod digest;
+pub(crate) mod disk;
 pub(crate) mod http;
 pub(crate) mod layer;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod server;
+pub(crate) mod stream;

@@ -87,6 +87,14 @@ impl Process {
         }
     }
 
+    /// Whether the process has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("the state of a child")
+            .is_some()
+    }
+
     /// Sends a signal to the process alone.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = i32::try_from(self.child.id())

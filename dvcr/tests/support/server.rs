@@ -35,17 +35,7 @@ impl Server {
 
     /// Starts a server on a free port with this data directory, which stays.
     pub(crate) fn start_on(data: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(program());
-        // Settings of whoever runs the tests must not reach the server.
-        for (name, _) in
-            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DVCR_"))
-        {
-            command.env_remove(name);
-        }
-        command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .envs(settings.iter().copied());
+        let command = serve(data, settings);
         let mut process = Process::start(command);
         let address = process.wait_for(START_LIMIT, |process| {
             let log = process.log();
@@ -87,6 +77,22 @@ impl Server {
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+/// `dvcr serve` on a free port, ready to run. `settings` are environment variables.
+pub(crate) fn serve(data: &Path, settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program());
+    // Settings of whoever runs the tests must not reach the server.
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DVCR_"))
+    {
+        command.env_remove(name);
+    }
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data)
+        .envs(settings.iter().copied());
+    command
 }
 
 /// The program that cargo built for this test.
