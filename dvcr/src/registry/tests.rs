@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     backend::memory::MemoryBackend,
     clock::ManualClock,
-    meta::memory::MemoryMeta,
+    meta::{memory::MemoryMeta, record::ChunkRecord},
     store::{Store, StoreOptions},
 };
 
@@ -444,4 +444,41 @@ async fn uploads_of_the_same_content_side_by_side_store_it_once() {
         .stored_bytes
         .load(std::sync::atomic::Ordering::Relaxed);
     assert!(stored < 11_000_000, "{stored} bytes for 10 MB of chunks");
+}
+
+#[tokio::test]
+async fn a_damaged_row_of_a_chunk_is_an_error_and_no_panic() {
+    let bench = Bench::new().await;
+    // Long enough that the pack goes on for longer than any read, behind the chunk that is damaged.
+    let digest = bench.push("a", &random(1, 8_000_000)).await;
+    let rows = bench.meta.scan(&key::chunks(), 1000).await.unwrap();
+    let decoded = rows
+        .iter()
+        .map(|(key, row)| (key.clone(), ChunkRecord::decode(key, row).unwrap()));
+    let (key, good) = decoded.min_by_key(|(_, row)| row.offset).unwrap();
+    for damaged in [
+        ChunkRecord {
+            stored_len: 5_000_000,
+            ..good
+        },
+        ChunkRecord {
+            stored_len: u32::MAX,
+            ..good
+        },
+        ChunkRecord {
+            offset: u32::MAX,
+            ..good
+        },
+        ChunkRecord {
+            stored_len: good.stored_len - 1,
+            ..good
+        },
+    ] {
+        let txn = Txn {
+            puts: vec![(key.clone(), damaged.encode())],
+            ..Txn::default()
+        };
+        assert_eq!(bench.meta.commit(txn).await.unwrap(), Commit::Done);
+        assert!(bench.pull("a", &digest).await.is_err(), "{damaged:?}");
+    }
 }
