@@ -10,7 +10,7 @@ use super::{
     policy::{self, Action, Sparse, sparse_of},
 };
 use crate::meta::{
-    Check, Commit, Txn, key,
+    Check, Txn, key,
     record::{self, ManifestRecord, Record as _, TagRecord},
 };
 
@@ -322,32 +322,6 @@ impl Inner {
             Ok((txn, false))
         })
         .await
-    }
-
-    /// Forgets a repository in which neither a manifest nor a tag is left, so that it is not listed any more.
-    async fn drop_repository_if_empty(
-        &self,
-        repository: &RepositoryName,
-    ) -> Result<(), RegistryError> {
-        if !self
-            .meta
-            .scan(&key::manifests(repository), 1)
-            .await?
-            .is_empty()
-        {
-            return Ok(());
-        }
-        let txn = Txn {
-            checks: vec![
-                Check::EmptyRange(key::manifests(repository)),
-                Check::EmptyRange(key::tags(repository)),
-            ],
-            puts: vec![],
-            deletes: vec![key::repository(repository.as_str())],
-        };
-        // A conflict means that somebody pushed meanwhile.
-        let _: Commit = self.meta.commit(txn).await?;
-        Ok(())
     }
 }
 

@@ -28,6 +28,14 @@ impl Bench {
     }
 
     async fn on(meta: Arc<MemoryMeta>, packs: Arc<MemoryBackend>) -> Self {
+        Self::with(meta, packs, RegistryOptions::default()).await
+    }
+
+    async fn with(
+        meta: Arc<MemoryMeta>,
+        packs: Arc<MemoryBackend>,
+        options: RegistryOptions,
+    ) -> Self {
         let clock = Arc::new(ManualClock::new(1_000_000));
         let store = Store::open(
             meta.clone(),
@@ -37,7 +45,7 @@ impl Bench {
         )
         .await
         .unwrap();
-        let registry = Registry::new(meta.clone(), store, clock, RegistryOptions::default());
+        let registry = Registry::new(meta.clone(), store, clock, options);
         Self {
             meta,
             packs,
@@ -325,14 +333,73 @@ async fn a_wrong_digest_is_refused_and_leaves_nothing() {
     assert!(bench.pull("a", &digest).await.is_err());
 }
 
+/// An image with the config `{}` and no layers, and the digest of that config.
+fn image() -> (Bytes, Digest) {
+    let config = Digest::sha256(b"{}");
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},"layers":[]}}"#
+    );
+    (Bytes::from(manifest), config)
+}
+
+#[tokio::test]
+async fn a_sparse_repository_may_lose_a_blob_before_its_manifest() {
+    let options = RegistryOptions {
+        sparse: SparseRules(vec![
+            ("all".into(), policy::Sparse::All),
+            ("index".into(), policy::Sparse::Index),
+        ]),
+        ..RegistryOptions::default()
+    };
+    let bench = Bench::with(Arc::default(), Arc::default(), options).await;
+    let registry = &bench.registry;
+    let (manifest, config) = image();
+    let tag = "v1".parse::<Reference>().unwrap();
+    for (repository, sparse) in [("all", true), ("index", false), ("other", false)] {
+        bench.push(repository, &Bytes::from_static(b"{}")).await;
+        let name = name(repository);
+        registry
+            .manifest_put(&WHO, &name, &tag, &[], None, manifest.clone())
+            .await
+            .unwrap();
+        let deleted = registry.blob_delete(&WHO, &name, &config).await;
+        assert_eq!(deleted.is_ok(), sparse, "{repository}: {deleted:?}");
+        let pulled = bench.pull(repository, &config).await;
+        assert_eq!(pulled.is_err(), sparse, "{repository}");
+        assert!(registry.manifest_get(&WHO, &name, &tag).await.is_ok());
+    }
+    // The manifest still refers to it: pushed again, it is kept as before.
+    bench.push("all", &Bytes::from_static(b"{}")).await;
+    assert_eq!(bench.pull("all", &config).await.unwrap(), b"{}");
+}
+
+#[tokio::test]
+async fn a_repository_that_lost_its_last_manifest_is_there_until_its_last_blob_goes() {
+    let bench = Bench::new().await;
+    let registry = &bench.registry;
+    let (manifest, config) = image();
+    let (name, tag) = (name("a"), "v1".parse::<Reference>().unwrap());
+    bench.push("a", &Bytes::from_static(b"{}")).await;
+    let put = registry
+        .manifest_put(&WHO, &name, &tag, &[], None, manifest)
+        .await
+        .unwrap();
+    registry
+        .manifest_delete(&WHO, &name, &Reference::Digest(put.digest))
+        .await
+        .unwrap();
+    let tags = registry.tags(&WHO, &name, None, 10).await.unwrap();
+    assert!(tags.items.is_empty());
+    registry.blob_delete(&WHO, &name, &config).await.unwrap();
+    let tags = registry.tags(&WHO, &name, None, 10).await;
+    assert!(matches!(tags, Err(RegistryError::NameUnknown)), "{tags:?}");
+}
+
 #[tokio::test]
 async fn manifests_need_what_they_refer_to_and_keep_it() {
     let bench = Bench::new().await;
     let registry = &bench.registry;
-    let config = Digest::sha256(b"{}");
-    let manifest = Bytes::from(format!(
-        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},"layers":[]}}"#
-    ));
+    let (manifest, config) = image();
     let (repository, tag) = (name("a"), "v1".parse::<Reference>().unwrap());
     let put = || registry.manifest_put(&WHO, &repository, &tag, &[], None, manifest.clone());
     assert!(matches!(put().await, Err(RegistryError::ManifestBlobUnknown(d)) if d == config));
@@ -348,7 +415,7 @@ async fn manifests_need_what_they_refer_to_and_keep_it() {
     );
     assert!(matches!(
         registry.blob_delete(&WHO, &repository, &config).await,
-        Err(RegistryError::Unsupported(_))
+        Err(RegistryError::BlobInUse(d)) if d == config
     ));
     assert_eq!(
         registry

@@ -9,10 +9,15 @@ impl Random {
     /// Seeded with the clock and the process, as content must differ from what an earlier run left in a registry that is not
     /// ours; `DVCR_TEST_SEED` repeats a run.
     pub(crate) fn new() -> Self {
-        let seed = std::env::var("DVCR_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
-            now.as_nanos() as u64 ^ (u64::from(std::process::id()) << 40)
-        });
+        let seed = std::env::var("DVCR_TEST_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| {
+                let now = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .expect("the clock is past 1970");
+                now.as_nanos() as u64 ^ (u64::from(std::process::id()) << 40)
+            });
         println!("DVCR_TEST_SEED={seed}");
         Self(seed | 1)
     }
