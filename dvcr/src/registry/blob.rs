@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use super::{
     Inner, Principal, Registry, RegistryError,
-    policy::{self, Action, Sparse},
+    policy::{self, Action, Sparse, sparse_of},
 };
 use crate::{
     blocking,
@@ -140,7 +140,7 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         policy::authorize(who, Some(repository), Action::Delete)?;
         let inner = &self.0;
-        let keep_referred = inner.options.sparse.get(repository) != Sparse::All;
+        let keep_referred = sparse_of(&inner.options.sparse, repository) != Sparse::All;
         inner
             .transact(|| async {
                 inner.held(repository, digest).await?;

@@ -344,11 +344,15 @@ fn image() -> (Bytes, Digest) {
 
 #[tokio::test]
 async fn a_sparse_repository_may_lose_a_blob_before_its_manifest() {
+    let rule = |repository: &str, sparse| policy::SparseRule {
+        repository: repository.to_owned(),
+        sparse,
+    };
     let options = RegistryOptions {
-        sparse: SparseRules(vec![
-            ("all".into(), policy::Sparse::All),
-            ("index".into(), policy::Sparse::Index),
-        ]),
+        sparse: vec![
+            rule("all", policy::Sparse::All),
+            rule("index", policy::Sparse::Index),
+        ],
         ..RegistryOptions::default()
     };
     let bench = Bench::with(Arc::default(), Arc::default(), options).await;
