@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     backend::memory::MemoryBackend,
     clock::ManualClock,
-    meta::memory::MemoryMeta,
+    meta::{memory::MemoryMeta, record::ChunkRecord},
     store::{Store, StoreOptions},
 };
 
@@ -547,4 +547,41 @@ async fn an_index_keeps_the_manifests_that_it_lists() {
     assert!(matches!(delete(child).await, Err(RegistryError::InUse(d)) if d == child));
     delete(index).await.unwrap();
     delete(child).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_row_of_a_chunk_is_an_error_and_no_panic() {
+    let bench = Bench::new().await;
+    // Long enough that the pack goes on for longer than any read, behind the chunk that is damaged.
+    let digest = bench.push("a", &random(1, 8_000_000)).await;
+    let rows = bench.meta.scan(&key::chunks(), 1000).await.unwrap();
+    let decoded = rows
+        .iter()
+        .map(|(key, row)| (key.clone(), ChunkRecord::decode(key, row).unwrap()));
+    let (key, good) = decoded.min_by_key(|(_, row)| row.offset).unwrap();
+    for damaged in [
+        ChunkRecord {
+            stored_len: 5_000_000,
+            ..good
+        },
+        ChunkRecord {
+            stored_len: u32::MAX,
+            ..good
+        },
+        ChunkRecord {
+            offset: u32::MAX,
+            ..good
+        },
+        ChunkRecord {
+            stored_len: good.stored_len - 1,
+            ..good
+        },
+    ] {
+        let txn = Txn {
+            puts: vec![(key.clone(), damaged.encode())],
+            ..Txn::default()
+        };
+        assert_eq!(bench.meta.commit(txn).await.unwrap(), Commit::Done);
+        assert!(bench.pull("a", &digest).await.is_err(), "{damaged:?}");
+    }
 }

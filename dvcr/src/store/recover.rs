@@ -96,10 +96,16 @@ fn seal_found(packs: &dyn PackBackend, pack: PackId) -> io::Result<Option<(u64, 
         packs.delete(pack)?;
         return Ok(None);
     }
-    let Ok(header) = PackHeader::decode(&packs.read(pack, 0, PACK_HEADER_LEN)?) else {
+    let header = match PackHeader::decode(&packs.read(pack, 0, PACK_HEADER_LEN)?) {
+        Ok(header) => header,
+        Err(error @ LayoutError::Version { .. }) => {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, error));
+        }
         // Nothing of it was ever durable, or it was damaged later. Either way it stays as it is: rows may name it.
-        packs.seal(pack, len)?;
-        return Ok(Some((len, 0)));
+        Err(_) => {
+            packs.seal(pack, len)?;
+            return Ok(Some((len, 0)));
+        }
     };
     // The server stopped between sealing the file and saying so in the metadata.
     if let Some(footer) = read_footer(packs, pack, &header, len)? {
