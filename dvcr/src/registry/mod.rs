@@ -179,6 +179,31 @@ impl Inner {
         Ok(())
     }
 
+    /// Forgets a repository that holds nothing any more, so that it is not listed.
+    async fn drop_repository_if_empty(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<(), RegistryError> {
+        let ranges = [
+            key::manifests(repository),
+            key::tags(repository),
+            key::holds(repository),
+        ];
+        for range in &ranges {
+            if !self.meta.scan(range, 1).await?.is_empty() {
+                return Ok(());
+            }
+        }
+        let txn = Txn {
+            checks: ranges.map(Check::EmptyRange).into(),
+            puts: vec![],
+            deletes: vec![key::repository(repository.as_str())],
+        };
+        // A conflict means that somebody pushed meanwhile.
+        let _: Commit = self.meta.commit(txn).await?;
+        Ok(())
+    }
+
     async fn repository_exists(&self, repository: &RepositoryName) -> Result<bool, RegistryError> {
         Ok(self
             .get(&key::repository(repository.as_str()))

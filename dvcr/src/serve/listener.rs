@@ -89,16 +89,6 @@ struct Generation {
 }
 
 impl Listener {
-    /// Serves plain HTTP on a socket.
-    pub fn plain(
-        listener: TcpListener,
-        router: Router,
-        options: ListenerOptions,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self::new(listener, router, options, metrics, None)
-    }
-
     /// Serves HTTP, by TLS if there are certificates.
     pub(super) fn new(
         listener: TcpListener,

@@ -1,6 +1,8 @@
 //! The server: settings in, a running registry out.
 
 mod listener;
+#[cfg(test)]
+mod listener_tests;
 mod socket;
 mod storage;
 mod tls;
