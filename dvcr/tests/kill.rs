@@ -16,16 +16,15 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use support::{
-    digest::sha256,
     disk::Disk,
     http::{Client, Request, Response},
     process::Process,
     random::Random,
     server::{Server, serve},
+    stored::Stored,
     stream,
 };
 
@@ -182,12 +181,11 @@ struct World {
     /// How far into the disk the client has come.
     reached: Arc<AtomicU64>,
     kills: u64,
-    images: Vec<Image>,
+    /// Small images whose push was acknowledged.
+    stored: Stored,
+    images: u64,
     began: Instant,
 }
-
-/// A small image whose push was acknowledged: paths and the bytes that they must answer with.
-struct Image(Vec<(String, Vec<u8>)>);
 
 impl World {
     fn new(data: &Path) -> Self {
@@ -197,7 +195,8 @@ impl World {
             killer: None,
             reached: Arc::default(),
             kills: 0,
-            images: Vec::new(),
+            stored: Stored::default(),
+            images: 0,
             began: Instant::now(),
         }
     }
@@ -334,52 +333,16 @@ impl World {
         }
     }
 
-    /// Pushes an image, and remembers it because every step was acknowledged.
+    /// Pushes an image, which must be acknowledged.
     fn push_image(&mut self, random: &mut Random) {
-        let client = self.client();
-        let repository = format!("small/{}", self.images.len());
-        let mut pushed = Vec::new();
-        let mut blob = |bytes: Vec<u8>| {
-            let digest = sha256(&bytes);
-            let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
-            let response = client
-                .send(&Request::new("POST", path).octets(&bytes))
-                .unwrap();
-            assert_eq!(response.status, 201, "{}", response.text());
-            let descriptor = json!({"mediaType": "application/octet-stream", "digest": digest, "size": bytes.len()});
-            pushed.push((format!("/v2/{repository}/blobs/{digest}"), bytes));
-            descriptor
-        };
-        let config = blob(random.bytes(200));
-        let layer = blob(random.bytes(3 << 20));
-        let media_type = "application/vnd.oci.image.manifest.v1+json";
-        let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": [layer]});
-        let manifest = manifest.to_string().into_bytes();
-        let path = format!("/v2/{repository}/manifests/v1");
-        let put = Request::new("PUT", path.clone())
-            .body(support::http::Body::Sized(manifest.clone()))
-            .header("Content-Type", media_type);
-        let response = client.send(&put).unwrap();
-        assert_eq!(response.status, 201, "{}", response.text());
-        pushed.push((path, manifest));
-        self.images.push(Image(pushed));
+        let (client, repository) = (self.client(), format!("small/{}", self.images));
+        let pushed = self.stored.push(&client, &repository, 3 << 20, random);
+        pushed.unwrap_or_else(|refusal| panic!("{}: {}", refusal.status, refusal.text()));
+        self.images += 1;
     }
 
     /// Reads every image that was acknowledged.
     fn verify_images(&self) {
-        let client = self.client();
-        for (path, bytes) in self.images.iter().flat_map(|image| &image.0) {
-            let response = client.send(&Request::new("GET", path.clone())).unwrap();
-            assert_eq!(
-                response.status,
-                200,
-                "{path} after a kill: {}",
-                response.text()
-            );
-            assert!(
-                response.body == *bytes,
-                "{path} has other bytes after a kill"
-            );
-        }
+        self.stored.verify(&self.server().url());
     }
 }

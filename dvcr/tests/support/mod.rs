@@ -6,6 +6,7 @@
 // Each test binary compiles its own copy and uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod device;
 pub(crate) mod digest;
 pub(crate) mod disk;
 pub(crate) mod http;
@@ -14,4 +15,5 @@ pub(crate) mod namespace;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod server;
+pub(crate) mod stored;
 pub(crate) mod stream;
