@@ -104,15 +104,16 @@ fn metadata(image: &[u8]) -> Vec<usize> {
 
 fn bend(image: &Arc<Vec<u8>>, places: &[usize], seed: u64, fix: fn(&mut Bent)) -> Bent {
     let mut random = Random::new(seed);
+    let bytes = image.as_slice();
     let mut bent = Bent {
         image: image.clone(),
         changes: HashMap::new(),
-        len: image.len(),
+        len: bytes.len(),
     };
     for _ in 0..1 + random.below(4) {
         let place = places[random.below(places.len() as u64) as usize];
         let at = match random.below(4) {
-            0 => random.below(image.len() as u64) as usize,
+            0 => random.below(bytes.len() as u64) as usize,
             1 => random.below(256) as usize,
             2 => place,
             _ => place & !7,
@@ -121,7 +122,7 @@ fn bend(image: &Arc<Vec<u8>>, places: &[usize], seed: u64, fix: fn(&mut Bent)) -
         let small = random.below(70_000);
         let value: Vec<u8> = match random.below(9) {
             0 => vec![random.next() as u8],
-            1 => vec![image[at] ^ 1 << random.below(8)],
+            1 => vec![bytes[at] ^ 1 << random.below(8)],
             2 => vec![0xFF; 1 << random.below(4)],
             3 => vec![0; 1 << random.below(4)],
             4 => small.to_be_bytes().to_vec(),
@@ -129,17 +130,17 @@ fn bend(image: &Arc<Vec<u8>>, places: &[usize], seed: u64, fix: fn(&mut Bent)) -
             6 => (1u64 << random.below(64)).to_be_bytes().to_vec(),
             7 => (1u64 << random.below(64)).to_le_bytes().to_vec(),
             // One table entry in place of another: loops and overlaps.
-            _ => image[from..(from + 8).min(image.len())].to_vec(),
+            _ => bytes[from..(from + 8).min(bytes.len())].to_vec(),
         };
         let changes = value
             .into_iter()
             .enumerate()
             .map(|(i, byte)| (at + i, byte));
         bent.changes
-            .extend(changes.filter(|(at, _)| *at < image.len()));
+            .extend(changes.filter(|(at, _)| *at < bytes.len()));
     }
     if random.below(20) == 0 {
-        bent.len = random.below(image.len() as u64) as usize;
+        bent.len = random.below(bytes.len() as u64) as usize;
     }
     if random.below(2) == 0 {
         fix(&mut bent);
