@@ -1,0 +1,18 @@
+//! Archives: the first disk in one. Source: POSIX pax interchange format (IEEE Std 1003.1, `pax`), GNU tar manual "Basic Tar
+//! Format" and "Storing Sparse Files"; OVA is DMTF DSP0243.
+//!
+//! The disk is the first regular file that is neither text nor shorter than a sector: an OVA begins with its descriptor,
+//! others with a README. Links and directories are passed over, devices and names with `..` refused: no archive of a disk
+//! has them.
+
+mod disk;
+mod header;
+mod pax;
+mod sparse;
+
+pub use disk::{Disk, ENTRIES_MAX};
+pub(super) use header::is_tar;
+pub use sparse::SPARSE_PARTS_MAX;
+
+/// The unit of archives.
+const BLOCK: usize = 512;
