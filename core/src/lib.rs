@@ -6,4 +6,5 @@
 )]
 
 pub mod chunk;
+pub mod disk;
 pub mod oci;

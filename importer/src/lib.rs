@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`source`] | bytes that can be read at random: a file, memory, a part of either |
 //! | [`format`] | disk image formats, told apart and read by content |
+//! | [`layout`] | the layer that a disk becomes, and reading it back |
 //! | [`wrapping`] | compressed streams and archives around them |
 //!
 //! **Invariant:** nothing that an image says opens a file or a connection. Images that refer to others are refused.
@@ -18,5 +19,6 @@
 )]
 
 pub mod format;
+pub mod layout;
 pub mod source;
 pub mod wrapping;

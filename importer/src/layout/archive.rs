@@ -1,0 +1,133 @@
+//! Reading a layer at random, without the rest of it.
+
+use std::{io, sync::Arc};
+
+use dvcr_core::{
+    chunk::ChunkId,
+    disk::{
+        Frame, Index, SEEK_TABLE_FOOTER_BYTES,
+        tar::{self, HEAD_BYTES, QCOW2_NAME},
+    },
+    oci::Digest,
+};
+use quick_cache::sync::Cache;
+
+use super::LayoutError;
+use crate::{
+    format::{DiskImage, Format},
+    source::{ReadAt, Slice},
+};
+
+/// Longest frame that is read, stored or raw: 1 MiB, of which a registry makes one chunk. Ours have 96 KiB at most.
+pub const FRAME_BYTES_MAX: u64 = 1 << 20;
+
+/// Decoded frames that are kept: 6 MiB of ours.
+const FRAMES_CACHED: usize = 64;
+
+/// The archive in a layer of this layout. May be read from several threads at once; every frame is checked against its hash.
+pub struct Archive {
+    layer: Arc<dyn ReadAt>,
+    index: Index,
+    decoded: Cache<u64, Arc<[u8]>>,
+}
+
+impl Archive {
+    /// Reads the index at the layer's end. `digest` is what the layer's descriptor says of it, if that is known: without it
+    /// a source that lies can make up everything.
+    pub fn open(layer: Arc<dyn ReadAt>, digest: Option<&Digest>) -> Result<Self, LayoutError> {
+        let len = layer.len();
+        let mut footer = [0; SEEK_TABLE_FOOTER_BYTES];
+        let footer_at = len
+            .checked_sub(footer.len() as u64)
+            .ok_or(LayoutError::Other)?;
+        layer.read_at(footer_at, &mut footer)?;
+        let index_len = Index::len_from_footer(&footer, len)?;
+        let mut index = vec![0; index_len as usize];
+        layer.read_at(len - index_len, &mut index)?;
+        if let Some(digest) = digest
+            && Digest::of(digest.algorithm(), &index) != *digest
+        {
+            return Err(LayoutError::Broken("its index has another digest"));
+        }
+        let index = Index::parse(&index, len)?;
+        let lens = index
+            .frames()
+            .iter()
+            .flat_map(|frame| [&frame.stored, &frame.raw].map(|range| range.end - range.start));
+        if lens.max().is_some_and(|len| len > FRAME_BYTES_MAX) {
+            return Err(LayoutError::Other);
+        }
+        Ok(Self {
+            layer,
+            index,
+            decoded: Cache::new(FRAMES_CACHED),
+        })
+    }
+
+    /// Where each frame lies and what it holds.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Fetches, checks and decodes one frame of [`Archive::index`].
+    pub fn read_frame(&self, frame: &Frame) -> io::Result<Vec<u8>> {
+        let broken =
+            |reason| io::Error::new(io::ErrorKind::InvalidData, LayoutError::Broken(reason));
+        let mut stored = vec![0; (frame.stored.end - frame.stored.start) as usize];
+        self.layer.read_at(frame.stored.start, &mut stored)?;
+        if ChunkId::of(&stored) != frame.id {
+            return Err(broken("a frame has another hash"));
+        }
+        let len = (frame.raw.end - frame.raw.start) as usize;
+        let raw = zstd::bulk::decompress(&stored, len)
+            .map_err(|_| broken("a frame does not decode to its length"))?;
+        if raw.len() != len {
+            return Err(broken("a frame decodes to less than its length"));
+        }
+        Ok(raw)
+    }
+
+    /// The image in the archive.
+    pub fn image(self) -> Result<DiskImage, LayoutError> {
+        let mut head = [0; HEAD_BYTES];
+        if self.index.raw_len() < head.len() as u64 {
+            return Err(LayoutError::Other);
+        }
+        self.read_at(0, &mut head)?;
+        let (name, len) = tar::parse_head(&head).ok_or(LayoutError::Other)?;
+        let file = Slice::new(self, HEAD_BYTES as u64, len)
+            .ok_or(LayoutError::Broken("its file is longer than its archive"))?;
+        let file = Arc::new(file);
+        // The name is the layout's own, not a guess.
+        Ok(if name == QCOW2_NAME {
+            DiskImage::open_as(Format::Qcow2, file)?
+        } else {
+            DiskImage::open(file)?
+        })
+    }
+}
+
+impl ReadAt for Archive {
+    fn len(&self) -> u64 {
+        self.index.raw_len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let (mut offset, mut rest) = (offset, buf);
+        while !rest.is_empty() {
+            let frame = self
+                .index
+                .frame_at(offset)
+                .ok_or(io::ErrorKind::UnexpectedEof)?;
+            let raw = self.decoded.get_or_insert_with(&frame.raw.start, || {
+                self.read_frame(frame).map(Arc::<[u8]>::from)
+            })?;
+            let raw = &raw[(offset - frame.raw.start) as usize..];
+            let (part, behind) = rest.split_at_mut(raw.len().min(rest.len()));
+            part.copy_from_slice(&raw[..part.len()]);
+            offset += part.len() as u64;
+            rest = behind;
+        }
+        Ok(())
+    }
+}
