@@ -282,7 +282,7 @@ fn a_device_that_others_filled_is_read_only_until_there_is_room() {
     }
     let filler = world.device.fill();
     let (path, manifest) = world.stored.newest("/manifests/v1");
-    for round in 0..10 {
+    for round in 0..4 {
         assert_full(&world.push(&format!("full/{round}")).unwrap_err());
         // A tag takes metadata alone, for which there may be room inside its file.
         let tag = path.replace("/v1", &format!("/t{round}"));
@@ -309,7 +309,7 @@ fn without_a_reserve_nothing_acknowledged_is_lost() {
     let client = world.client();
     let refusal = push_until_full(&mut world.stored, &client, "fill", &mut world.random);
     assert_full(&refusal);
-    for round in 0..10 {
+    for round in 0..4 {
         assert_full(&world.push(&format!("refused/{round}")).unwrap_err());
         world.verify();
     }

@@ -36,11 +36,12 @@ impl Random {
     }
 
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(len + 8);
-        while bytes.len() < len {
-            bytes.extend_from_slice(&self.next().to_le_bytes());
-        }
-        bytes.truncate(len);
+        // A stream of BLAKE3: tests push megabytes, and dependencies are optimised where tests are not.
+        let seed = blake3::hash(&self.next().to_le_bytes());
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new_keyed(seed.as_bytes())
+            .finalize_xof()
+            .fill(&mut bytes);
         bytes
     }
 
