@@ -103,7 +103,10 @@ impl Program {
         let path = candidates
             .into_iter()
             .find(|path| path.is_file())
-            .with_context(|| format!("{name} is not installed"))?;
+            .with_context(|| match kind {
+                Kind::Dvcr => format!("{} is not there: cargo build --release", dvcr.display()),
+                _ => format!("{name} is not installed: tools/install.sh peers"),
+            })?;
         let arg = if kind == Kind::Olareg {
             "version"
         } else {

@@ -13,7 +13,7 @@ use crate::{
     load,
     machine::{self, Machine},
     registry::{Kind, Program},
-    row::{Budget, Line},
+    row::{Budget, Line, Unit},
     stats::{self, Summary},
 };
 
@@ -94,7 +94,7 @@ pub(crate) fn comparison(facts: &Facts<'_>, lines: &[Line]) -> String {
         facts.machine.cores
     );
     header(&mut text, "row", &kinds, &[]);
-    for line in lines {
+    for line in lines.iter().filter(|line| line.row.unit != Unit::Mebibytes) {
         let cells: Vec<_> = kinds
             .iter()
             .map(|&kind| {

@@ -19,7 +19,7 @@ use crate::{
 
 const REPO: &str = "tags/many";
 /// A registry that has not taken all tags by then is not listed; its cell says so.
-const SET_UP_MAX: Duration = Duration::from_secs(900);
+const SET_UP_MAX: Duration = Duration::from_secs(600);
 /// A page as user interfaces ask for it.
 const PAGE: usize = 100;
 const PAGES_TIMED: usize = 200;
