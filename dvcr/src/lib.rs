@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod data_dir;
 pub mod durations;
+pub mod gc;
 pub mod http;
 pub mod logging;
 pub mod meta;

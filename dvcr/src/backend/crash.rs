@@ -206,6 +206,8 @@ impl PackBackend for CrashBackend {
         if let Some(deleted) = state.packs.remove(&pack) {
             state.deleted.insert(pack, deleted);
         }
+        self.power.sync(self.boot)?;
+        state.deleted.remove(&pack);
         Ok(())
     }
 

@@ -253,7 +253,8 @@ impl PackBackend for FileBackend {
         let mut deletions = lock(&self.deletions);
         *deletions += 1;
         self.readers.remove(&pack);
-        Ok(())
+        drop(deletions);
+        self.dir.sync_all()
     }
 
     fn list(&self) -> io::Result<Vec<PackId>> {

@@ -54,7 +54,7 @@ pub trait PackBackend: Send + Sync {
     /// Length in bytes, appended but not yet durable bytes included.
     fn len(&self, pack: PackId) -> io::Result<u64>;
 
-    /// Removes a pack. Reads that have begun finish. Removing an absent pack is no error.
+    /// Removes a pack, durably: a crash does not bring it back. Reads that have begun finish. Removing an absent pack is no error.
     fn delete(&self, pack: PackId) -> io::Result<()>;
 
     /// All packs, ascending.

@@ -122,6 +122,25 @@ pub fn recipe_parts(id: u64) -> KeyRange {
     prefix(key(RECIPE, &[&id.to_be_bytes()]))
 }
 
+/// Keys of all rows of one recipe with so many parts.
+pub fn recipe_rows(id: u64, parts: u32) -> impl Iterator<Item = Key> {
+    (0..parts)
+        .chain([RECIPE_STARTS])
+        .map(move |part| recipe(id, part))
+}
+
+/// All parts of all recipes, and the rows that list where they start.
+#[must_use]
+pub fn recipes() -> KeyRange {
+    prefix(vec![RECIPE])
+}
+
+/// Whether a row among [`recipes`] is a part, rather than a list of starts.
+#[must_use]
+pub fn is_recipe_part(key: &[u8]) -> bool {
+    !key.ends_with(&RECIPE_STARTS.to_be_bytes())
+}
+
 /// Where a chunk lies.
 #[must_use]
 pub fn chunk(id: &ChunkId) -> Key {
@@ -134,6 +153,30 @@ pub fn chunks() -> KeyRange {
     prefix(vec![CHUNK])
 }
 
+/// The chunks whose ids begin with the lowest `bits` bits of `part`; all of them for 0 bits. At most 16 bits.
+#[must_use]
+pub fn chunks_of_part(part: u64, bits: u32) -> KeyRange {
+    let bound = |part: u64| {
+        let first = (part << (16 - bits)) as u16;
+        key(CHUNK, &[&first.to_be_bytes()])
+    };
+    let all = chunks();
+    KeyRange {
+        from: if part == 0 { all.from } else { bound(part) },
+        to: if part + 1 == 1 << bits {
+            all.to
+        } else {
+            bound(part + 1)
+        },
+    }
+}
+
+/// The chunk of a row among [`chunks`].
+#[must_use]
+pub fn chunk_of(key: &[u8]) -> Option<ChunkId> {
+    Some(ChunkId(key.get(1..)?.try_into().ok()?))
+}
+
 /// A pack.
 #[must_use]
 pub fn pack(id: PackId) -> Key {
@@ -144,6 +187,12 @@ pub fn pack(id: PackId) -> Key {
 #[must_use]
 pub fn packs() -> KeyRange {
     prefix(vec![PACK])
+}
+
+/// The pack of a row among [`packs`].
+#[must_use]
+pub fn pack_of(key: &[u8]) -> Option<PackId> {
+    Some(PackId(u64::from_be_bytes(key.get(1..)?.try_into().ok()?)))
 }
 
 /// A manifest in a repository.
@@ -284,6 +333,46 @@ pub fn review_manifest(due_ms: u64, repository: &RepositoryName, digest: &Digest
     )
 }
 
+/// All reviews that are due at `now_ms`.
+#[must_use]
+pub fn reviews_due(now_ms: u64) -> KeyRange {
+    KeyRange {
+        from: vec![REVIEW],
+        to: key(REVIEW, &[&now_ms.saturating_add(1).to_be_bytes()]),
+    }
+}
+
+/// What a row among the reviews is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Review {
+    /// When it is due, milliseconds since 1970.
+    pub due_ms: u64,
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The blob or manifest.
+    pub digest: Digest,
+    /// Whether it is a manifest.
+    pub manifest: bool,
+}
+
+/// Reads the key of a review.
+#[must_use]
+pub fn review_of(key: &[u8]) -> Option<Review> {
+    let (due, rest) = key.strip_prefix(&[REVIEW])?.split_first_chunk::<8>()?;
+    let (kind, rest) = rest.split_first()?;
+    let end = rest.iter().position(|byte| *byte == 0)?;
+    Some(Review {
+        due_ms: u64::from_be_bytes(*due),
+        repository: std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?,
+        digest: Digest::from_key(&rest[end + 1..]).ok()?,
+        manifest: match kind {
+            b'b' => false,
+            b'm' => true,
+            _ => return None,
+        },
+    })
+}
+
 /// A repository.
 #[must_use]
 pub fn repository(name: &str) -> Key {
@@ -323,6 +412,43 @@ mod tests {
             let key = tag(&other, "x");
             assert!(key < range.from || key >= range.to, "{other}");
         }
+    }
+
+    #[test]
+    fn the_parts_of_all_chunks_lie_side_by_side() {
+        for bits in [0, 1, 3, 16] {
+            let mut from = chunks().from;
+            for part in 0..1u64 << bits {
+                let range = chunks_of_part(part, bits);
+                assert_eq!(range.from, from);
+                assert!(range.from < range.to);
+                from = range.to;
+            }
+            assert_eq!(from, chunks().to);
+        }
+        let id = ChunkId([0xa5; 32]);
+        assert_eq!(chunk_of(&chunk(&id)), Some(id));
+        let range = chunks_of_part(0b101, 3);
+        assert!(range.from <= chunk(&id) && chunk(&id) < range.to);
+    }
+
+    #[test]
+    fn reviews_read_back_in_the_order_of_their_time() {
+        let repository: RepositoryName = "a/b".parse().unwrap();
+        let digest = Digest::sha256(b"");
+        let review = |due_ms, manifest| Review {
+            due_ms,
+            repository: repository.clone(),
+            digest,
+            manifest,
+        };
+        let blob = review_blob(5, &repository, &digest);
+        assert_eq!(review_of(&blob), Some(review(5, false)));
+        let manifest = review_manifest(6, &repository, &digest);
+        assert_eq!(review_of(&manifest), Some(review(6, true)));
+        let due = reviews_due(5);
+        assert!(due.from < blob && blob < due.to && manifest >= due.to);
+        assert_eq!(review_of(&due.from), None);
     }
 
     #[test]

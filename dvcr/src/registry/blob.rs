@@ -14,7 +14,7 @@ use super::{
 use crate::{
     blocking,
     meta::{
-        Check, Txn, key,
+        Check, Commit, Txn, key,
         record::{self, BlobBody, BlobRecord, HoldRecord, Record as _},
     },
     store::{Reading, StoreError},
@@ -101,9 +101,12 @@ impl Registry {
         digest: &Digest,
     ) -> Result<BlobInfo, RegistryError> {
         policy::authorize(who, Some(repository), Action::Pull)?;
-        let (hold, blob) = self.0.held(repository, digest).await?;
-        self.0.renew_lease(repository, digest, &hold).await?;
-        Ok(blob.info(digest))
+        loop {
+            let (hold, blob) = self.0.held(repository, digest).await?;
+            if self.0.renew_lease(repository, digest, &hold).await? {
+                return Ok(blob.info(digest));
+            }
+        }
     }
 
     /// A blob to read.
@@ -151,7 +154,7 @@ impl Registry {
                 let txn = Txn {
                     checks,
                     puts: vec![(
-                        key::review_blob(inner.now_ms(), repository, digest),
+                        key::review_blob(inner.grace_end_ms(), repository, digest),
                         record::mark(),
                     )],
                     deletes: vec![
@@ -220,23 +223,18 @@ impl Inner {
         }
     }
 
-    /// Starts the lease anew where it is more than half over and nothing else keeps the blob.
+    /// Starts the lease anew where it is more than half over, also where a manifest keeps the blob: that manifest may go
+    /// before the client that asks now pushes its own. False if the hold has changed.
     async fn renew_lease(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         hold: &HoldRecord,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<bool, RegistryError> {
         let fresh = self.lease_end_ms();
         let half = super::millis(self.options.lease) / 2;
-        if hold.lease_ms + half > fresh
-            || !self
-                .meta
-                .scan(&key::edges(digest, repository), 1)
-                .await?
-                .is_empty()
-        {
-            return Ok(());
+        if hold.lease_ms + half > fresh {
+            return Ok(true);
         }
         let renewed = HoldRecord {
             lease_ms: fresh,
@@ -250,9 +248,7 @@ impl Inner {
             ],
             deletes: vec![],
         };
-        // A conflict means that somebody else renewed it, or that it is gone, which the client will notice.
-        let _ = self.meta.commit(txn).await?;
-        Ok(())
+        Ok(self.meta.commit(txn).await? == Commit::Done)
     }
 
     async fn mountable(

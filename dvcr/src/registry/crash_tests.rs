@@ -15,6 +15,7 @@ use super::{
 use crate::{
     backend::{PackBackend, PackId, crash::CrashBackend},
     clock::ManualClock,
+    gc::{GarbageCollector, GcOptions, Swept},
     meta::{
         record::{PackRecord, PackState},
         redb::{
@@ -22,7 +23,7 @@ use crate::{
             crash_disk::{CrashDisk, Dice, Power},
         },
     },
-    store::{StoreOptions, pack::PACK_HEADER_LEN},
+    store::{StoreError, StoreOptions, pack::PACK_HEADER_LEN},
 };
 
 const WHO: Principal = Principal::Anonymous;
@@ -33,6 +34,7 @@ struct Machine {
     meta_disk: CrashDisk,
     packs: Arc<CrashBackend>,
     meta: Arc<RedbMeta>,
+    clock: Arc<ManualClock>,
     registry: Registry,
     acknowledged: Model,
 }
@@ -53,17 +55,18 @@ impl Machine {
         let meta_disk = CrashDisk::new(&power);
         let packs = Arc::new(CrashBackend::new(&power));
         drop(open_meta(&meta_disk));
-        Self::boot(power, meta_disk, packs, Model::default()).await
+        let clock = Arc::new(ManualClock::new(1_000_000));
+        Self::boot(power, meta_disk, packs, clock, Model::default()).await
     }
 
     async fn boot(
         power: Power,
         meta_disk: CrashDisk,
         packs: Arc<CrashBackend>,
+        clock: Arc<ManualClock>,
         acknowledged: Model,
     ) -> Self {
         let meta = Arc::new(open_meta(&meta_disk));
-        let clock = Arc::new(ManualClock::new(1_000_000));
         let options = StoreOptions {
             workers: 1,
             ..StoreOptions::default()
@@ -71,12 +74,14 @@ impl Machine {
         let store = Store::open(meta.clone(), packs.clone(), clock.clone(), options)
             .await
             .unwrap();
-        let registry = Registry::new(meta.clone(), store, clock, RegistryOptions::default());
+        let options = RegistryOptions::default();
+        let registry = Registry::new(meta.clone(), store, clock.clone(), options);
         Self {
             power,
             meta_disk,
             packs,
             meta,
+            clock,
             registry,
             acknowledged,
         }
@@ -89,6 +94,7 @@ impl Machine {
             meta_disk,
             packs,
             meta,
+            clock,
             registry,
             acknowledged,
         } = self;
@@ -98,7 +104,7 @@ impl Machine {
         let packs = Arc::new(packs.reopen(seed));
         meta_disk.crash(seed);
         power.restore();
-        Self::boot(power, meta_disk, packs, acknowledged).await
+        Self::boot(power, meta_disk, packs, clock, acknowledged).await
     }
 
     async fn push_blob(&mut self, data: &Bytes) -> Result<Digest, RegistryError> {
@@ -197,6 +203,24 @@ impl Machine {
         Ok(())
     }
 
+    /// Lets leases and graces end and collects garbage. Blobs to which no manifest refers may be gone then.
+    async fn collect(&mut self) -> Result<Swept, StoreError> {
+        self.clock.advance_ms(2 * 3_600_000);
+        let mut kept = std::collections::BTreeSet::new();
+        for manifest in self.acknowledged.manifests.values() {
+            let manifest = dvcr_core::oci::Manifest::parse(None, manifest).unwrap();
+            kept.extend(manifest.blobs().map(|blob| blob.digest));
+        }
+        self.acknowledged
+            .blobs
+            .retain(|digest, _| kept.contains(digest));
+        let store = Arc::clone(self.registry.store());
+        let clock = self.clock.clone();
+        let gc = GarbageCollector::new(self.meta.clone(), store, clock, GcOptions::default());
+        let (_, swept) = gc.collect().await?;
+        Ok(swept)
+    }
+
     /// Something of everything; ends with the power.
     async fn work(&mut self, seed: u64) -> Result<(), RegistryError> {
         let base = disk(seed, 700_000);
@@ -223,7 +247,16 @@ impl Machine {
             .await?;
         assert!(mounted);
         let unfinished = disk(seed + 1, 200_000);
-        self.append(None, &unfinished, 150_000).await?;
+        let unfinished = self.append(None, &unfinished, 150_000).await?;
+        self.collect().await?;
+        // Some of it lies in the pack that is emptied.
+        let mixed: Bytes = [&patched[..], &disk(seed + 2, 100_000)].concat().into();
+        let mixed_blob = self.push_blob(&mixed).await?;
+        let doomed = self.push_manifest("v3", &[mixed_blob]).await?;
+        self.append(Some(unfinished), &disk(seed + 1, 200_000), 190_000)
+            .await?;
+        self.delete_manifest(doomed).await?;
+        self.collect().await?;
         Ok(())
     }
 
@@ -279,9 +312,10 @@ impl Machine {
         }
     }
 
-    /// Once the store is closed, every pack that the metadata knows is sealed, and others are empty: a removed pack may be back
-    /// after a crash, and none but empty ones was removed.
-    async fn check_packs(&self) {
+    /// Once garbage is collected and the store is closed, every pack that the metadata knows is sealed, and others are empty.
+    async fn check_packs(&mut self) {
+        let swept = self.collect().await.unwrap();
+        assert_eq!(swept.damaged, 0, "{swept:?}");
         self.registry.store().close().await.unwrap();
         let rows = self.meta.scan(&key::packs(), 1000).await.unwrap();
         let mut known = Vec::new();

@@ -131,7 +131,8 @@ impl Registry {
                         let value =
                             value.ok_or_else(|| RegistryError::ManifestUnknown(tag.to_string()))?;
                         let old = TagRecord::decode(&key, &value)?;
-                        let review = key::review_manifest(inner.now_ms(), repository, &old.digest);
+                        let review =
+                            key::review_manifest(inner.grace_end_ms(), repository, &old.digest);
                         let txn = Txn {
                             checks: vec![Check::Exact(key.clone(), value)],
                             puts: vec![(review, record::mark())],
@@ -247,7 +248,7 @@ impl Inner {
                 row.created_ms = old.created_ms;
                 txn.deletes.push(key::tagged(repository, &old.digest, tag));
                 txn.puts.push((
-                    key::review_manifest(now, repository, &old.digest),
+                    key::review_manifest(self.grace_end_ms(), repository, &old.digest),
                     record::mark(),
                 ));
             }
@@ -279,7 +280,7 @@ impl Inner {
         digest: &Digest,
     ) -> Result<bool, RegistryError> {
         self.transact(|| async {
-            let now = self.now_ms();
+            let due = self.grace_end_ms();
             let manifest_key = key::manifest(repository, digest);
             let value = self.get(&manifest_key).await?;
             let value = value.ok_or_else(|| RegistryError::ManifestUnknown(digest.to_string()))?;
@@ -320,7 +321,7 @@ impl Inner {
                 txn.deletes
                     .push(key::edge(&child.digest, repository, digest));
                 txn.puts.push((
-                    key::review_blob(now, repository, &child.digest),
+                    key::review_blob(due, repository, &child.digest),
                     record::mark(),
                 ));
             }
@@ -328,7 +329,7 @@ impl Inner {
                 txn.deletes
                     .push(key::edge(&child.digest, repository, digest));
                 txn.puts.push((
-                    key::review_manifest(now, repository, &child.digest),
+                    key::review_manifest(due, repository, &child.digest),
                     record::mark(),
                 ));
             }

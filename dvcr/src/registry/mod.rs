@@ -36,6 +36,7 @@ use dvcr_core::oci::RepositoryName;
 
 use crate::{
     clock::Clock,
+    gc,
     meta::{
         Check, Commit, Key, MetaStore, Txn, Value, key,
         record::{Record, RepositoryRecord},
@@ -53,6 +54,8 @@ const ATTEMPTS: usize = 32;
 pub struct RegistryOptions {
     /// How long a blob stays to which no manifest refers (yet).
     pub lease: Duration,
+    /// How long what was deleted stays before garbage collection looks at it.
+    pub grace: Duration,
     /// How long an upload session lives after its last request.
     pub upload_expiry: Duration,
     /// Upload sessions at once.
@@ -65,6 +68,7 @@ impl Default for RegistryOptions {
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(3600),
+            grace: Duration::from_secs(3600),
             upload_expiry: Duration::from_secs(24 * 3600),
             uploads_max: 10_000,
             sparse: Vec::new(),
@@ -129,6 +133,11 @@ impl Inner {
         self.now_ms() + millis(self.options.lease)
     }
 
+    /// When garbage collection may look at what is deleted now.
+    fn grace_end_ms(&self) -> u64 {
+        self.now_ms() + millis(self.options.grace)
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Value>, RegistryError> {
         Ok(self
             .meta
@@ -179,29 +188,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Forgets a repository that holds nothing any more, so that it is not listed.
     async fn drop_repository_if_empty(
         &self,
         repository: &RepositoryName,
     ) -> Result<(), RegistryError> {
-        let ranges = [
-            key::manifests(repository),
-            key::tags(repository),
-            key::holds(repository),
-        ];
-        for range in &ranges {
-            if !self.meta.scan(range, 1).await?.is_empty() {
-                return Ok(());
-            }
-        }
-        let txn = Txn {
-            checks: ranges.map(Check::EmptyRange).into(),
-            puts: vec![],
-            deletes: vec![key::repository(repository.as_str())],
-        };
-        // A conflict means that somebody pushed meanwhile.
-        let _: Commit = self.meta.commit(txn).await?;
-        Ok(())
+        Ok(gc::drop_repository_if_empty(&*self.meta, repository).await?)
     }
 
     async fn repository_exists(&self, repository: &RepositoryName) -> Result<bool, RegistryError> {

@@ -418,7 +418,8 @@ impl Inner {
     ) -> Result<(), RegistryError> {
         self.sessions.remove(id);
         if let Some(state) = state.filter(|s| s.stored) {
-            let mut deletes = recipe_keys(state.ingest.recipe, state.ingest.starts.len());
+            let parts = u32::try_from(state.ingest.starts.len()).unwrap_or(u32::MAX);
+            let mut deletes = key::recipe_rows(state.ingest.recipe, parts).collect::<Vec<_>>();
             deletes.push(key::upload(&id.0));
             let unconditional = self
                 .meta
@@ -428,6 +429,7 @@ impl Inner {
                 })
                 .await?;
             debug_assert_eq!(unconditional, Commit::Done);
+            self.store.note_dead(state.ingest.stored_len.max(1));
         }
         Ok(())
     }
@@ -472,7 +474,8 @@ impl Inner {
                 (Some(_), body) => {
                     txn.checks.push(Check::Present(blob_key));
                     if let FinishedBody::Recipe { id, parts } = body {
-                        txn.deletes.extend(recipe_keys(*id, *parts as usize));
+                        txn.deletes.extend(key::recipe_rows(*id, *parts));
+                        self.store.note_dead(1);
                     }
                 }
                 // Deleted since this upload began to verify it only.
@@ -531,13 +534,4 @@ impl Inner {
         ));
         self.ensure_repository(repository, txn).await
     }
-}
-
-/// Keys of all rows of a recipe.
-fn recipe_keys(id: u64, parts: usize) -> Vec<crate::meta::Key> {
-    let parts = u32::try_from(parts).unwrap_or(u32::MAX);
-    (0..parts)
-        .chain([key::RECIPE_STARTS])
-        .map(|part| key::recipe(id, part))
-        .collect()
 }

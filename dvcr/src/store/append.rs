@@ -8,6 +8,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     Store, StoreError,
+    epoch::EpochGuard,
     ingest::{CheckpointRow, Mark},
     ingest_state::IngestState,
     lane::{Appended, LaneTicket, Placed},
@@ -22,8 +23,8 @@ use crate::meta::{
 
 /// What the cut task hands over.
 pub(super) enum CutBatch {
-    /// Pieces in blob order; the records of the new chunks come last.
-    Chunks(Vec<Found>),
+    /// Pieces in blob order, the records of the new chunks last; and the epoch that they were looked up in.
+    Chunks(Vec<Found>, EpochGuard),
     /// A point to make durable.
     Mark {
         mark: Mark,
@@ -125,7 +126,10 @@ impl AppendTask {
     async fn take_in(&mut self, mut batches: mpsc::Receiver<CutBatch>) -> Result<bool, StoreError> {
         while let Some(batch) = batches.recv().await {
             match batch {
-                CutBatch::Chunks(found) => self.chunks(found).await?,
+                CutBatch::Chunks(found, epoch) => {
+                    self.segment.cover(epoch);
+                    self.chunks(found).await?;
+                }
                 CutBatch::Mark { mark, cutter, tail } => self.mark(mark, cutter, tail).await?,
                 CutBatch::End => return Ok(true),
             }
@@ -195,10 +199,10 @@ impl AppendTask {
         let rows = self.store.meta.get(&keys).await?;
         let mut new = Vec::with_capacity(records.len());
         for ((record, row), key) in records.into_iter().zip(rows).zip(&keys) {
-            match row {
+            let location = row.map(|row| ChunkRecord::decode(key, &row)).transpose()?;
+            match location.filter(|location| !self.store.condemned.contains(location.pack)) {
                 None => new.push(record),
-                Some(row) => {
-                    let location = ChunkRecord::decode(key, &row)?;
+                Some(location) => {
                     self.store.deduplicated(record.header().raw_len());
                     self.stored_len += u64::from(location.stored_len);
                     self.segment.relied(&location);

@@ -56,7 +56,7 @@ impl CutTask {
     ) -> Result<(), StoreError> {
         while let Some(step) = steps.recv().await {
             let batch = match step {
-                Step::Block(block) => CutBatch::Chunks(self.chunks(block, false).await?),
+                Step::Block(block) => self.chunks(block, false).await?,
                 Step::Mark(mark) => CutBatch::Mark {
                     mark,
                     cutter: self.cutter.state().to_vec(),
@@ -64,7 +64,7 @@ impl CutTask {
                 },
                 Step::End => {
                     let last = self.chunks(Bytes::new(), true).await?;
-                    if batches.send(CutBatch::Chunks(last)).await.is_err() {
+                    if batches.send(last).await.is_err() {
                         return Ok(());
                     }
                     CutBatch::End
@@ -79,7 +79,7 @@ impl CutTask {
     }
 
     /// Cuts a block and looks its chunks up; those that are new are being compressed when this returns.
-    async fn chunks(&mut self, block: Bytes, end: bool) -> Result<Vec<Found>, StoreError> {
+    async fn chunks(&mut self, block: Bytes, end: bool) -> Result<CutBatch, StoreError> {
         let (mut cutter, tail) = (self.cutter.clone(), std::mem::take(&mut self.tail));
         let (cutter, cuttings, tail) = blocking::run(move || {
             let (cuttings, tail) = cut(&mut cutter, tail, &block, end);
@@ -88,10 +88,11 @@ impl CutTask {
         .await;
         (self.cutter, self.tail) = (cutter, tail);
 
+        let epoch = self.store.epochs.enter();
         let ids: Vec<ChunkId> = cuttings.iter().filter_map(|c| c.id).collect();
         // What is pending is asked first: a chunk leaves there only after its row is committed.
         let generation = self.store.lanes.pending.generation();
-        let pending = self.store.lanes.pending.get(&ids);
+        let pending = self.store.lanes.pending(&ids);
         let unknown: Vec<_> = ids
             .iter()
             .zip(&pending)
@@ -121,7 +122,14 @@ impl CutTask {
             let at = match placed {
                 Some(placed) => At::Pending(placed),
                 None => match rows.next() {
-                    Some((Some(row), key)) => At::Stored(ChunkRecord::decode(key, &row)?),
+                    Some((Some(row), key)) => {
+                        let location = ChunkRecord::decode(key, &row)?;
+                        if self.store.condemned.contains(location.pack) {
+                            At::New
+                        } else {
+                            At::Stored(location)
+                        }
+                    }
                     _ => At::New,
                 },
             };
@@ -144,7 +152,7 @@ impl CutTask {
                 records: self.compress(to_store),
             });
         }
-        Ok(found)
+        Ok(CutBatch::Chunks(found, epoch))
     }
 
     /// Starts to make records of new chunks.

@@ -21,6 +21,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::{
     StoreError, StoreStats,
+    epoch::Condemned,
     ids::IdAllocator,
     pack::{PackBuilder, PackHeader, RECORD_HEADER_LEN, Record, RecordId},
 };
@@ -95,17 +96,6 @@ impl Pending {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn get(&self, ids: &[ChunkId]) -> Vec<Option<Placed>> {
-        let map = self.lock();
-        ids.iter()
-            .map(|id| {
-                map.get(id)
-                    .filter(|p| !p.pack.poisoned.load(Relaxed))
-                    .cloned()
-            })
-            .collect()
-    }
-
     /// A number that changes when chunks leave.
     pub(crate) fn generation(&self) -> u64 {
         self.left.load(Relaxed)
@@ -136,6 +126,7 @@ pub(crate) struct Lanes {
     ids: IdAllocator,
     stats: Arc<StoreStats>,
     pub(crate) pending: Pending,
+    condemned: Arc<Condemned>,
     lanes: [Lane; LANES],
 }
 
@@ -163,6 +154,7 @@ impl Lanes {
         meta: Arc<dyn MetaStore>,
         ids: IdAllocator,
         stats: Arc<StoreStats>,
+        condemned: Arc<Condemned>,
     ) -> Self {
         Self {
             packs,
@@ -170,6 +162,7 @@ impl Lanes {
             ids,
             stats,
             pending: Pending::default(),
+            condemned,
             lanes: Default::default(),
         }
     }
@@ -186,6 +179,19 @@ impl Lanes {
         }
     }
 
+    /// Chunks that are appended and not committed.
+    pub(crate) fn pending(&self, ids: &[ChunkId]) -> Vec<Option<Placed>> {
+        let map = self.pending.lock();
+        ids.iter()
+            .map(|id| map.get(id).filter(|placed| self.is_usable(placed)).cloned())
+            .collect()
+    }
+
+    /// Whether something new may refer to a chunk there.
+    fn is_usable(&self, placed: &Placed) -> bool {
+        !placed.pack.poisoned.load(Relaxed) && !self.condemned.contains(placed.pack.id)
+    }
+
     /// Bytes of the packs that are being written.
     pub(crate) async fn open_bytes(&self) -> u64 {
         let mut bytes = 0;
@@ -197,7 +203,7 @@ impl Lanes {
         bytes
     }
 
-    /// Seals every open pack.
+    /// Seals every open pack. What is appended later opens others.
     pub(crate) async fn close(&self) -> Result<(), StoreError> {
         for lane in &self.lanes {
             if let Some(pack) = lane.open.lock().await.take() {
@@ -376,7 +382,7 @@ impl LaneTicket {
                     _ => None,
                 };
                 let known = chunk.and_then(|id| pending.get(&id));
-                if let Some(placed) = known.filter(|p| !p.pack.poisoned.load(Relaxed)) {
+                if let Some(placed) = known.filter(|placed| lanes.is_usable(placed)) {
                     appended.push(Appended::Chunk(placed.clone()));
                     continue;
                 }

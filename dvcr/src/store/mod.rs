@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 mod append;
 mod compress;
 mod cut;
+mod epoch;
 mod error;
 mod hasher;
 mod ids;
@@ -24,6 +25,7 @@ pub mod pack;
 mod read;
 pub mod recipe;
 mod recover;
+mod repack;
 mod segment;
 mod stats;
 mod zstd_stream;
@@ -35,9 +37,11 @@ pub use ingest::{
 };
 pub use ingest_state::IngestState;
 pub use read::Reading;
+pub use repack::Emptied;
 pub use stats::StoreStats;
 
 use compress::Codecs;
+use epoch::{Condemned, Epochs};
 use ids::IdAllocator;
 use lane::Lanes;
 use read::{ChunkCache, PartCache};
@@ -85,6 +89,8 @@ pub struct Store {
     memory: Arc<Semaphore>,
     workers: Semaphore,
     tasks: TaskTracker,
+    epochs: Arc<Epochs>,
+    condemned: Arc<Condemned>,
     chunk_cache: ChunkCache,
     part_cache: PartCache,
 }
@@ -101,12 +107,14 @@ impl Store {
         options: StoreOptions,
     ) -> Result<Arc<Self>, StoreError> {
         let stats = Arc::new(StoreStats::default());
+        let condemned: Arc<Condemned> = Arc::default();
         let pack_ids = IdAllocator::new(Arc::clone(&meta), "pack");
         let lanes = Lanes::new(
             Arc::clone(&packs),
             Arc::clone(&meta),
             pack_ids,
             Arc::clone(&stats),
+            Arc::clone(&condemned),
         );
         let store = Arc::new(Self {
             recipes: IdAllocator::new(Arc::clone(&meta), "recipe"),
@@ -115,6 +123,8 @@ impl Store {
             memory: Arc::new(Semaphore::new(options.all_upload_blocks)),
             workers: Semaphore::new(options.workers),
             tasks: TaskTracker::new(),
+            epochs: Arc::default(),
+            condemned,
             chunk_cache: read::chunk_cache(options.cache_bytes),
             part_cache: read::part_cache(),
             meta,
@@ -123,7 +133,8 @@ impl Store {
             options,
             stats,
         });
-        let left_open = store.left_open().await?;
+        let left_open = store.unsealed().await?;
+        store.note_dead(1);
         store
             .tasks
             .spawn(Arc::clone(&store).close_left_open(left_open));

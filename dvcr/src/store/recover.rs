@@ -22,8 +22,9 @@ use crate::{
 const PAGE: usize = 1000;
 
 impl Store {
-    /// The packs that are open according to the metadata; before the first upload, those that a crash left open.
-    pub(super) async fn left_open(&self) -> Result<Vec<PackId>, StoreError> {
+    /// Looks through the packs before the first upload. Returns those that a crash left open; those that were being emptied
+    /// go on being hidden from look-ups.
+    pub(super) async fn unsealed(&self) -> Result<Vec<PackId>, StoreError> {
         let mut open = Vec::new();
         let mut range = key::packs();
         loop {
@@ -33,8 +34,10 @@ impl Store {
                 let id = key::last_field(&key::packs(), key)
                     .try_into()
                     .map(u64::from_be_bytes);
-                if let (PackState::Open, Ok(id)) = (record.state, id) {
-                    open.push(PackId(id));
+                match (record.state, id) {
+                    (PackState::Open, Ok(id)) => open.push(PackId(id)),
+                    (PackState::Condemned, Ok(id)) => self.condemned.insert([PackId(id)]),
+                    _ => {}
                 }
             }
             match rows.last() {
@@ -129,7 +132,7 @@ fn seal_found(packs: &dyn PackBackend, pack: PackId) -> io::Result<Option<(u64, 
 }
 
 /// The footer, if the pack has one.
-fn read_footer(
+pub(super) fn read_footer(
     packs: &dyn PackBackend,
     pack: PackId,
     header: &PackHeader,

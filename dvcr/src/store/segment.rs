@@ -9,6 +9,7 @@ use dvcr_core::chunk::ChunkId;
 
 use super::{
     StoreError,
+    epoch::EpochGuard,
     lane::{Appended, LaneTicket, Lanes, OpenPack, Placed},
     pack::Record,
 };
@@ -29,6 +30,8 @@ pub(crate) struct Segment {
     ends: HashMap<PackId, (Arc<OpenPack>, u64)>,
     /// Packs of committed chunks that this ingest relies on.
     relied: HashSet<PackId>,
+    /// Since before the first of these chunks was looked up.
+    epoch: Option<EpochGuard>,
 }
 
 impl Drop for Segment {
@@ -45,12 +48,21 @@ impl Segment {
             rows: HashMap::new(),
             ends: HashMap::new(),
             relied: HashSet::new(),
+            epoch: None,
         }
     }
 
     /// Takes what has come together so far.
     pub(crate) fn take(&mut self) -> Self {
         std::mem::replace(self, Self::new(Arc::clone(&self.lanes)))
+    }
+
+    /// What was looked up under this guard belongs to this segment now.
+    pub(crate) fn cover(&mut self, guard: EpochGuard) {
+        self.epoch = Some(match self.epoch.take() {
+            Some(known) => known.older(guard),
+            None => guard,
+        });
     }
 
     /// This ingest uses a chunk whose row is not committed.
@@ -73,7 +85,7 @@ impl Segment {
         Ok(())
     }
 
-    fn wrote(&mut self, pack: &Arc<OpenPack>, end: u64) {
+    pub(crate) fn wrote(&mut self, pack: &Arc<OpenPack>, end: u64) {
         let known = &mut self
             .ends
             .entry(pack.id)

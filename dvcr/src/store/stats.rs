@@ -29,6 +29,8 @@ pub struct StoreStats {
     pub cache_hits: AtomicU64,
     /// Chunks decoded anew.
     pub cache_misses: AtomicU64,
+    /// Stored bytes of what was removed since garbage collection looked last; at start, unknown and more than 0.
+    pub maybe_dead_bytes: AtomicU64,
     /// Chunks that could not be read or did not verify.
     pub bad_chunks: AtomicU64,
 }

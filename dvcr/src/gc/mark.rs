@@ -1,0 +1,187 @@
+//! Which chunks does anything refer to?
+//!
+//! Read from recipes and upload sessions, page by page, never from data. Uploads come first: what an upload refers to moves from
+//! its row to a recipe's in one transaction, so whoever reads in this order sees it in one place or the other.
+
+use std::collections::{BTreeMap, HashSet};
+
+use dvcr_core::chunk::ChunkId;
+
+use super::plan::PackFacts;
+use crate::{
+    backend::PackId,
+    meta::{
+        Key, KeyRange, MetaError, MetaStore, Value, key,
+        record::{ChunkRecord, PackRecord, PackState, Record as _, UploadRecord},
+    },
+    store::{
+        IngestState,
+        pack::RECORD_HEADER_LEN,
+        recipe::{Piece, RecipePart},
+    },
+};
+
+/// Ids of chunks kept in memory at once, 8 bytes each: 32 MiB, twice that while they are sorted. Where there are more, the
+/// recipes are read several times.
+const IDS_MAX: usize = 1 << 22;
+
+/// Rows read at once: of chunks and packs, some 60 bytes each; of recipes and uploads, up to 150 KiB.
+const ROWS: usize = 4096;
+const LONG_ROWS: usize = 16;
+
+/// Calls `visit` with every row of the range.
+async fn each(
+    meta: &dyn MetaStore,
+    mut range: KeyRange,
+    page: usize,
+    mut visit: impl FnMut(&Key, &Value) -> Result<(), MetaError>,
+) -> Result<(), MetaError> {
+    loop {
+        let rows = meta.scan(&range, page).await?;
+        for (key, value) in &rows {
+            visit(key, value)?;
+        }
+        match rows.last() {
+            Some((last, _)) => range = key::after(range, last),
+            None => return Ok(()),
+        }
+        // A walk takes seconds and shares its thread with requests.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Calls `visit` with every chunk that an upload session or a recipe refers to, as often as it does.
+pub(super) async fn references(
+    meta: &dyn MetaStore,
+    mut visit: impl FnMut(&ChunkId),
+) -> Result<(), MetaError> {
+    let mut pieces = |part: &RecipePart| {
+        for piece in &part.pieces {
+            if let Piece::Chunk { id, .. } = piece {
+                visit(id);
+            }
+        }
+    };
+    each(meta, key::uploads(), LONG_ROWS, |key, row| {
+        let upload = UploadRecord::decode(key, row)?;
+        let state = IngestState::parse(&upload.ingest).map_err(|what| MetaError::Corrupt {
+            key: hex::encode(key),
+            what,
+        })?;
+        pieces(&state.part);
+        Ok(())
+    })
+    .await?;
+    each(meta, key::recipes(), LONG_ROWS, |key, row| {
+        if key::is_recipe_part(key) {
+            pieces(&RecipePart::decode(key, row)?);
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Every sealed and condemned pack, with how much of it lives. An estimate while uploads run: they make more of it live.
+pub(super) async fn facts(meta: &dyn MetaStore) -> Result<Vec<PackFacts>, MetaError> {
+    let mut packs: BTreeMap<PackId, PackFacts> = BTreeMap::new();
+    let mut entries = 0;
+    each(meta, key::packs(), ROWS, |key, row| {
+        let record = PackRecord::decode(key, row)?;
+        entries += record.entries as usize;
+        if let (Some(pack), false) = (key::pack_of(key), record.state == PackState::Open) {
+            let facts = PackFacts {
+                pack,
+                bytes: record.bytes,
+                live_bytes: 0,
+                condemned: record.state == PackState::Condemned,
+            };
+            packs.insert(pack, facts);
+        }
+        Ok(())
+    })
+    .await?;
+    // Ids are hashes: each of 2^bits parts holds about as many.
+    let bits = (entries / IDS_MAX).checked_ilog2().map_or(0, |log| log + 1);
+    for part in 0..1u64 << bits {
+        let mut ids = Ids::default();
+        references(meta, |id| {
+            let prefix = prefix(id);
+            if bits == 0 || prefix >> (64 - bits) == part {
+                ids.insert(prefix);
+            }
+        })
+        .await?;
+        ids.compact();
+        each(meta, key::chunks_of_part(part, bits), ROWS, |key, row| {
+            let chunk = ChunkRecord::decode(key, row)?;
+            let id = key::chunk_of(key);
+            if let (Some(facts), Some(id)) = (packs.get_mut(&chunk.pack), id)
+                && ids.contains(prefix(&id))
+            {
+                facts.live_bytes += u64::from(chunk.stored_len) + RECORD_HEADER_LEN as u64;
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(packs.into_values().collect())
+}
+
+/// Which of these chunks something refers to.
+pub(super) async fn referenced(
+    meta: &dyn MetaStore,
+    among: &HashSet<ChunkId>,
+) -> Result<HashSet<ChunkId>, MetaError> {
+    let mut found = HashSet::new();
+    references(meta, |id| {
+        if among.contains(id) {
+            found.insert(*id);
+        }
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Whether any chunk's row leads to the pack. Reads the rows of all chunks.
+pub(super) async fn is_named(meta: &dyn MetaStore, pack: PackId) -> Result<bool, MetaError> {
+    let mut named = false;
+    each(meta, key::chunks(), ROWS, |key, row| {
+        named |= ChunkRecord::decode(key, row)?.pack == pack;
+        Ok(())
+    })
+    .await?;
+    Ok(named)
+}
+
+/// The first 8 bytes. Two chunks in 2^32 share them: then a dead one counts as live, never the other way.
+fn prefix(id: &ChunkId) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = id.0;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// A set of numbers in 8 bytes each.
+#[derive(Default)]
+struct Ids {
+    numbers: Vec<u64>,
+    /// How many were left after the last compaction.
+    compact: usize,
+}
+
+impl Ids {
+    fn insert(&mut self, number: u64) {
+        self.numbers.push(number);
+        if self.numbers.len() >= (2 * self.compact).max(1 << 16) {
+            self.compact();
+        }
+    }
+
+    fn compact(&mut self) {
+        self.numbers.sort_unstable();
+        self.numbers.dedup();
+        self.compact = self.numbers.len();
+    }
+
+    fn contains(&self, number: u64) -> bool {
+        self.numbers.binary_search(&number).is_ok()
+    }
+}

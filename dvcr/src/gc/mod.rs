@@ -1,0 +1,157 @@
+//! Garbage collection: online, without a read-only window and without a lock across I/O. `docs/gc.md` has the protocol, its
+//! invariants, and what makes each pair of concurrent operations safe.
+//!
+//! Two levels. [`review`](GarbageCollector::review) takes blobs away from repositories in which nothing refers to them, and
+//! removes those that no repository holds. [`sweep`](GarbageCollector::sweep) empties packs whose chunks no recipe refers to. Both are
+//! driven by rows and finished by conditional transactions: a crash anywhere leaves space to be found, never a hole.
+//!
+//! **Invariant:** a committed manifest always reads back in full.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Mutex;
+
+mod mark;
+pub mod plan;
+mod review;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+pub use review::Reviewed;
+pub(crate) use review::drop_repository_if_empty;
+pub use sweep::Swept;
+
+use crate::{
+    clock::Clock,
+    meta::MetaStore,
+    store::{Store, StoreError},
+};
+use plan::{SweepLimits, SweepPlan};
+
+/// What an operator may set.
+#[derive(Clone, Copy, Debug)]
+pub struct GcOptions {
+    /// Time between two collections.
+    pub interval: Duration,
+    /// Limits of a sweep.
+    pub limits: SweepLimits,
+}
+
+impl Default for GcOptions {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(300),
+            limits: SweepLimits {
+                unused_share: 0.1,
+                removed_share: 0.5,
+                removed_free_bytes: 64 << 30,
+            },
+        }
+    }
+}
+
+/// What was done since the start, for metrics.
+#[derive(Debug, Default)]
+pub struct GcStats {
+    /// Reviews looked at.
+    pub reviews: AtomicU64,
+    /// Blobs removed.
+    pub removed_blobs: AtomicU64,
+    /// Bytes given back to the device.
+    pub freed_bytes: AtomicU64,
+    /// Bytes copied for that.
+    pub moved_bytes: AtomicU64,
+    /// Packs that could not be emptied because of damage.
+    pub damaged_packs: AtomicU64,
+    /// Sweeps that were not done because they would have removed too much at once.
+    pub refused: AtomicU64,
+}
+
+/// Collects the garbage of one store.
+pub struct GarbageCollector {
+    meta: Arc<dyn MetaStore>,
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    options: GcOptions,
+    stats: Arc<GcStats>,
+    /// Held by the sweep that is going on: two would choose the same packs.
+    sweeping: Mutex<()>,
+}
+
+impl GarbageCollector {
+    /// A collector for this store.
+    #[must_use]
+    pub fn new(
+        meta: Arc<dyn MetaStore>,
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        options: GcOptions,
+    ) -> Self {
+        Self {
+            meta,
+            store,
+            clock,
+            options,
+            stats: Arc::default(),
+            sweeping: Mutex::new(()),
+        }
+    }
+
+    /// What was done since the start.
+    #[must_use]
+    pub fn stats(&self) -> &Arc<GcStats> {
+        &self.stats
+    }
+
+    /// What a sweep would do now, were it to begin: packs that are being written would be sealed first.
+    pub async fn plan(&self) -> Result<SweepPlan, StoreError> {
+        let facts = mark::facts(&*self.meta).await?;
+        Ok(plan::plan(facts, &self.options.limits))
+    }
+
+    /// Collects again and again. Never returns.
+    pub async fn run(&self) {
+        let mut ticks = tokio::time::interval(self.options.interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.collect().await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "collect garbage; the next collection goes on"
+                );
+            }
+        }
+    }
+
+    /// Reviews what is due; sweeps if something may be dead.
+    pub async fn collect(&self) -> Result<(Reviewed, Swept), StoreError> {
+        let reviewed = self.review().await?;
+        self.stats.reviews.fetch_add(reviewed.reviews, Relaxed);
+        self.stats
+            .removed_blobs
+            .fetch_add(reviewed.removed, Relaxed);
+        let mut swept = Swept::default();
+        if self.store.stats().maybe_dead_bytes.load(Relaxed) > 0 {
+            swept = self.sweep(false).await?;
+        }
+        if reviewed.removed > 0 || swept.packs > 0 {
+            tracing::info!(
+                reviews = reviewed.reviews,
+                blobs = reviewed.removed,
+                packs = swept.packs,
+                freed_bytes = swept.freed_bytes,
+                moved_bytes = swept.moved_bytes,
+                "collected garbage"
+            );
+        }
+        Ok((reviewed, swept))
+    }
+}

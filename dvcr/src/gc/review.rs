@@ -1,0 +1,223 @@
+//! Looking again at what nothing may refer to any more: blobs, repository by repository.
+//!
+//! Each step is one transaction whose checks fail if a push got there first; then the review is looked at anew. A review row is
+//! removed only together with what makes it needless, so a crash repeats a step and never forgets one.
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde::Serialize;
+
+use super::GarbageCollector;
+use crate::{
+    meta::{
+        Check, Commit, Key, MetaError, MetaStore, Txn, key,
+        key::Review,
+        record::{self, BlobBody, BlobRecord, HoldRecord, Record},
+    },
+    store::StoreError,
+};
+
+/// Reviews read at once.
+const PAGE: usize = 1024;
+
+/// Reviews looked at side by side: their transactions share commits.
+const PARALLEL: usize = 128;
+
+/// What reviews came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reviewed {
+    /// Reviews that were due.
+    pub reviews: u64,
+    /// Blobs that a repository lost.
+    pub unlinked: u64,
+    /// Blobs that no repository held any more and that are gone.
+    pub removed: u64,
+    /// Length of those, bytes.
+    pub removed_bytes: u64,
+}
+
+impl Reviewed {
+    fn add(self, other: Self) -> Self {
+        Self {
+            reviews: self.reviews + other.reviews,
+            unlinked: self.unlinked + other.unlinked,
+            removed: self.removed + other.removed,
+            removed_bytes: self.removed_bytes + other.removed_bytes,
+        }
+    }
+}
+
+/// What is to be done about a review.
+struct Step {
+    txn: Txn,
+    done: Reviewed,
+    /// Whether the review is over then, or is looked at again.
+    over: bool,
+}
+
+impl GarbageCollector {
+    /// Looks at every review that is due.
+    pub async fn review(&self) -> Result<Reviewed, StoreError> {
+        let mut total = Reviewed::default();
+        let mut range = key::reviews_due(self.clock.now_ms());
+        loop {
+            let rows = self.meta.scan(&range, PAGE).await?;
+            let Some((last, _)) = rows.last() else {
+                return Ok(total);
+            };
+            range = key::after(range, last);
+            let reviewed = stream::iter(rows)
+                .map(|(row, _)| self.review_row(row))
+                .buffer_unordered(PARALLEL)
+                .try_fold(Reviewed::default(), async |sum, one| Ok(sum.add(one)))
+                .await?;
+            total = total.add(reviewed);
+        }
+    }
+
+    async fn review_row(&self, row: Key) -> Result<Reviewed, StoreError> {
+        let review = key::review_of(&row).ok_or_else(|| MetaError::Corrupt {
+            key: hex::encode(&row),
+            what: "a review",
+        })?;
+        let mut total = Reviewed {
+            reviews: 1,
+            ..Reviewed::default()
+        };
+        loop {
+            let Step {
+                mut txn,
+                done,
+                over,
+            } = if review.manifest {
+                manifest_step()
+            } else {
+                self.blob_step(&review).await?
+            };
+            if over {
+                txn.deletes.push(row.clone());
+            }
+            // A conflict means that somebody changed what this relied on: look again.
+            if self.meta.commit(txn).await? == Commit::Done {
+                total = total.add(done);
+                if over {
+                    break;
+                }
+            }
+        }
+        if total.unlinked > 0 {
+            drop_repository_if_empty(&*self.meta, &review.repository).await?;
+        }
+        Ok(total)
+    }
+
+    async fn blob_step(&self, review: &Review) -> Result<Step, StoreError> {
+        let Review {
+            repository, digest, ..
+        } = review;
+        let over = |checks| Step {
+            txn: Txn {
+                checks,
+                ..Txn::default()
+            },
+            done: Reviewed::default(),
+            over: true,
+        };
+        let keys = [key::hold(repository, digest), key::blob(digest)];
+        let mut rows = self.meta.get(&keys).await?.into_iter();
+        let (hold, blob) = (rows.next().flatten(), rows.next().flatten());
+        let [hold_key, blob_key] = keys;
+        if let Some(hold) = hold {
+            let edges = key::edges(digest, repository);
+            if let Some((edge, _)) = self.meta.scan(&edges, 1).await?.into_iter().next() {
+                // Whoever removes that reference asks for another review.
+                return Ok(over(vec![Check::Present(edge)]));
+            }
+            let record = HoldRecord::decode(&hold_key, &hold)?;
+            let lease_ms = record.lease_ms;
+            let mut txn = Txn {
+                checks: vec![Check::Exact(hold_key.clone(), hold)],
+                ..Txn::default()
+            };
+            if lease_ms > self.clock.now_ms() {
+                let later = key::review_blob(lease_ms, repository, digest);
+                txn.puts.push((later, record::mark()));
+                return Ok(Step {
+                    txn,
+                    done: Reviewed::default(),
+                    over: true,
+                });
+            }
+            txn.checks.push(Check::EmptyRange(edges));
+            txn.deletes = vec![hold_key, key::held_by(digest, repository)];
+            let done = Reviewed {
+                unlinked: 1,
+                ..Reviewed::default()
+            };
+            return Ok(Step {
+                txn,
+                done,
+                over: false,
+            });
+        }
+        let Some(blob) = blob else {
+            return Ok(over(vec![]));
+        };
+        let holders = key::holders(digest);
+        if let Some((holder, _)) = self.meta.scan(&holders, 1).await?.into_iter().next() {
+            return Ok(over(vec![Check::Present(holder)]));
+        }
+        let record = BlobRecord::decode(&blob_key, &blob)?;
+        let mut deletes = vec![blob_key.clone(), key::inline(digest)];
+        if let BlobBody::Recipe { id, parts } = record.body {
+            deletes.extend(key::recipe_rows(id, parts));
+            self.store.note_dead(record.stored_len.max(1));
+        }
+        Ok(Step {
+            txn: Txn {
+                checks: vec![Check::Exact(blob_key, blob), Check::EmptyRange(holders)],
+                puts: vec![],
+                deletes,
+            },
+            done: Reviewed {
+                removed: 1,
+                removed_bytes: record.len,
+                ..Reviewed::default()
+            },
+            over: true,
+        })
+    }
+}
+
+/// Manifests stay until somebody deletes them.
+fn manifest_step() -> Step {
+    Step {
+        txn: Txn::default(),
+        done: Reviewed::default(),
+        over: true,
+    }
+}
+
+/// Forgets a repository that holds nothing any more, so that it is not listed.
+pub(crate) async fn drop_repository_if_empty(
+    meta: &dyn MetaStore,
+    repository: &dvcr_core::oci::RepositoryName,
+) -> Result<(), MetaError> {
+    let ranges = [
+        key::manifests(repository),
+        key::tags(repository),
+        key::holds(repository),
+    ];
+    for range in &ranges {
+        if !meta.scan(range, 1).await?.is_empty() {
+            return Ok(());
+        }
+    }
+    let txn = Txn {
+        checks: ranges.map(Check::EmptyRange).into(),
+        puts: vec![],
+        deletes: vec![key::repository(repository.as_str())],
+    };
+    // A conflict means that somebody pushed meanwhile.
+    let _: Commit = meta.commit(txn).await?;
+    Ok(())
+}

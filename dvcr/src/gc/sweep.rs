@@ -1,0 +1,152 @@
+//! Emptying packs of which little is alive.
+
+use std::{collections::HashSet, sync::atomic::Ordering::Relaxed};
+
+use dvcr_core::chunk::ChunkId;
+use serde::Serialize;
+
+use super::{GarbageCollector, mark, plan};
+use crate::{
+    backend::PackId,
+    meta::key,
+    store::{
+        StoreError,
+        pack::{Entry, RecordId},
+    },
+};
+
+/// What sweeps came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Swept {
+    /// Packs emptied and removed.
+    pub packs: u64,
+    /// Bytes given back to the device.
+    pub freed_bytes: u64,
+    /// Bytes copied for that.
+    pub moved_bytes: u64,
+    /// Packs that stay because of damage: pushing the same content again heals them.
+    pub damaged: u64,
+    /// Whether a sweep was not done because it would have removed more at once than is allowed.
+    pub refused: bool,
+}
+
+impl GarbageCollector {
+    /// Empties packs until few dead bytes are left. With `force` also where that removes more at once than is allowed.
+    pub async fn sweep(&self, force: bool) -> Result<Swept, StoreError> {
+        let _one_at_a_time = self.sweeping.lock().await;
+        let hint = &self.store.stats().maybe_dead_bytes;
+        let looked_for = hint.swap(0, Relaxed);
+        let result = self.sweep_all(force).await;
+        if result.as_ref().map_or(true, |swept| swept.refused) {
+            hint.fetch_add(looked_for.max(1), Relaxed);
+        }
+        result
+    }
+
+    async fn sweep_all(&self, force: bool) -> Result<Swept, StoreError> {
+        self.store.rotate_packs().await?;
+        let mut total = Swept::default();
+        // What stays although it was chosen, so that it is not chosen for ever.
+        let mut stuck: HashSet<PackId> = HashSet::new();
+        loop {
+            let mut facts = mark::facts(&*self.meta).await?;
+            facts.retain(|pack| !stuck.contains(&pack.pack));
+            let plan = plan::plan(facts, &self.options.limits);
+            if plan.too_much && !force {
+                self.stats.refused.fetch_add(1, Relaxed);
+                tracing::warn!(
+                    freed_bytes = plan.freed_bytes,
+                    of_bytes = plan.bytes,
+                    "garbage collection would remove more at once than is allowed; look at `dvcr gc plan`, and run `dvcr gc run --force` if that is what you want"
+                );
+                total.refused = true;
+                return Ok(total);
+            }
+            if plan.victims.is_empty() {
+                return Ok(total);
+            }
+            let victims: Vec<_> = plan.victims.iter().map(|victim| victim.pack).collect();
+            let emptied = self.empty(&victims, &mut total).await?;
+            stuck.extend(victims.iter().filter(|pack| !emptied.contains(pack)));
+        }
+    }
+
+    /// Empties packs; returns those that are gone.
+    async fn empty(
+        &self,
+        victims: &[PackId],
+        total: &mut Swept,
+    ) -> Result<HashSet<PackId>, StoreError> {
+        let mut gone = HashSet::new();
+        if !self.store.condemn(victims).await? {
+            // One of them has changed since the plan; the next one knows.
+            return Ok(gone);
+        }
+        // From here on nothing new refers to what lies in the victims: what is found now is all there is.
+        let mut packs: Vec<(PackId, Vec<Entry>)> = Vec::with_capacity(victims.len());
+        for pack in victims {
+            match self.store.entries(*pack).await {
+                Ok(entries) => packs.push((*pack, entries)),
+                // A crash before its first fsync left a pack without a header.
+                Err(_) if !mark::is_named(&*self.meta, *pack).await? => {
+                    packs.push((*pack, Vec::new()));
+                }
+                Err(error) => {
+                    total.damaged += 1;
+                    self.stats.damaged_packs.fetch_add(1, Relaxed);
+                    tracing::error!(%pack, error = &error as &dyn std::error::Error, "a pack cannot be emptied");
+                }
+            }
+        }
+        let ids = packs.iter().flat_map(|(_, entries)| entries);
+        let chunks: HashSet<ChunkId> = ids
+            .filter_map(|entry| match entry.header.id() {
+                RecordId::Chunk(id) => Some(id),
+                _ => None,
+            })
+            .collect();
+        let alive = mark::referenced(&*self.meta, &chunks).await?;
+        for (pack, entries) in packs {
+            let books = self.live_books(&entries).await?;
+            let emptied = self
+                .store
+                .empty(pack, &entries, |record| match record {
+                    RecordId::Chunk(id) => alive.contains(id),
+                    book => books.contains(book),
+                })
+                .await?;
+            total.moved_bytes += emptied.moved_bytes;
+            self.stats
+                .moved_bytes
+                .fetch_add(emptied.moved_bytes, Relaxed);
+            if emptied.damaged > 0 {
+                total.damaged += 1;
+                self.stats.damaged_packs.fetch_add(1, Relaxed);
+                continue;
+            }
+            total.packs += 1;
+            total.freed_bytes += emptied.freed_bytes;
+            self.stats
+                .freed_bytes
+                .fetch_add(emptied.freed_bytes, Relaxed);
+            gone.insert(pack);
+        }
+        Ok(gone)
+    }
+
+    /// Which recipe parts and blob heads among the entries belong to recipes that still are.
+    async fn live_books(&self, entries: &[Entry]) -> Result<HashSet<RecordId>, StoreError> {
+        let books: Vec<(RecordId, _)> = entries
+            .iter()
+            .filter_map(|entry| match entry.header.id() {
+                RecordId::Chunk(_) => None,
+                id @ RecordId::RecipePart { recipe, part } => Some((id, key::recipe(recipe, part))),
+                id @ RecordId::BlobHead { recipe } => Some((id, key::recipe(recipe, 0))),
+            })
+            .collect();
+        let keys: Vec<_> = books.iter().map(|(_, key)| key.clone()).collect();
+        let rows = self.meta.get(&keys).await?;
+        let alive = books.into_iter().zip(rows).filter(|(_, row)| row.is_some());
+        Ok(alive.map(|((id, _), _)| id).collect())
+    }
+}

@@ -1,0 +1,315 @@
+//! Emptying packs: what garbage collection does to the chunk store. `docs/gc.md` has the protocol and why it is safe.
+//!
+//! A pack is condemned, so that nothing new refers to it; once everybody has left who looked something up before, what is
+//! still referred to is known for good ([`crate::gc`] finds it out), is moved, and the pack goes.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use dvcr_core::chunk::ChunkId;
+
+use super::{
+    Store, StoreError,
+    lane::Appended,
+    pack::{Codec, Entry, PackHeader, Record, RecordId, RecordWalk, WalkEnd, open_record},
+    recover::read_footer,
+    segment::Segment,
+};
+use crate::{
+    backend::{PackBackend, PackId},
+    blocking,
+    meta::{
+        Check, Commit, Key, Txn, key,
+        record::{ChunkRecord, PackRecord, PackState, Record as _},
+    },
+};
+
+/// Records read, checked and moved at once, in stored bytes: one pack read, one fdatasync and one commit for so much.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// Rows looked at or removed in one transaction.
+const ROWS: usize = 1000;
+
+/// What became of a pack that was to be emptied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Emptied {
+    /// Bytes of records that were moved to another pack.
+    pub moved_bytes: u64,
+    /// Bytes of the pack's file, if it is gone.
+    pub freed_bytes: u64,
+    /// Records that are needed and damaged. The pack stays for them: pushing the same content again replaces them.
+    pub damaged: u64,
+}
+
+impl Store {
+    /// Something may be dead that was not before: bytes, as stored.
+    pub(crate) fn note_dead(&self, bytes: u64) {
+        self.stats
+            .maybe_dead_bytes
+            .fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Seals the packs that are being written, so that they can be emptied, too.
+    pub(crate) async fn rotate_packs(&self) -> Result<(), StoreError> {
+        self.lanes.close().await
+    }
+
+    /// From now on nothing new refers to these packs. False if one of them is not sealed (any more); then none is condemned.
+    pub(crate) async fn condemn(&self, packs: &[PackId]) -> Result<bool, StoreError> {
+        let keys: Vec<_> = packs.iter().map(|pack| key::pack(*pack)).collect();
+        let mut txn = Txn::default();
+        for (key, row) in keys.iter().zip(self.meta.get(&keys).await?) {
+            let Some(row) = row else { return Ok(false) };
+            let record = PackRecord::decode(key, &row)?;
+            if record.state == PackState::Open {
+                return Ok(false);
+            }
+            let condemned = PackRecord {
+                state: PackState::Condemned,
+                ..record
+            };
+            txn.checks.push(Check::Exact(key.clone(), row));
+            txn.puts.push((key.clone(), condemned.encode()));
+        }
+        if self.meta.commit(txn).await? != Commit::Done {
+            return Ok(false);
+        }
+        self.condemned.insert(packs.iter().copied());
+        self.epochs.turn().await;
+        Ok(true)
+    }
+
+    /// What lies in a pack.
+    pub(crate) async fn entries(&self, pack: PackId) -> Result<Vec<Entry>, StoreError> {
+        let packs = Arc::clone(&self.packs);
+        blocking::run(move || read_entries(&*packs, pack))
+            .await
+            .map_err(|e| StoreError::io(format!("read what lies in pack {pack}"), e))
+    }
+
+    /// Moves what is alive out of a condemned pack, forgets the rest, and removes the pack. Everything that refers to the pack
+    /// must be committed, and `is_alive` must know it.
+    pub(crate) async fn empty(
+        &self,
+        pack: PackId,
+        entries: &[Entry],
+        is_alive: impl Fn(&RecordId) -> bool,
+    ) -> Result<Emptied, StoreError> {
+        let mut emptied = Emptied::default();
+        let (alive, dead): (Vec<Entry>, Vec<Entry>) = entries
+            .iter()
+            .partition(|entry| is_alive(&entry.header.id()));
+        let mut rest = &alive[..];
+        while let Some(first) = rest.first() {
+            let begin = u64::from(first.offset);
+            let count = rest
+                .iter()
+                .take_while(|entry| entry.end() - begin <= BATCH_BYTES as u64)
+                .count()
+                .max(1);
+            let (batch, later) = rest.split_at(count);
+            self.move_batch(pack, batch, &mut emptied).await?;
+            rest = later;
+        }
+        for batch in dead.chunks(ROWS) {
+            self.forget_batch(pack, batch).await?;
+        }
+        if emptied.damaged == 0 {
+            emptied.freed_bytes = self.remove(pack).await?;
+        }
+        Ok(emptied)
+    }
+
+    /// The rows of those chunks that (still) lie here, with their values.
+    async fn rows_here(
+        &self,
+        pack: PackId,
+        entries: &[Entry],
+    ) -> Result<HashMap<ChunkId, (Key, Bytes)>, StoreError> {
+        let chunks: Vec<(ChunkId, Key, u32)> = entries
+            .iter()
+            .filter_map(|entry| match entry.header.id() {
+                RecordId::Chunk(id) => Some((id, key::chunk(&id), entry.offset)),
+                _ => None,
+            })
+            .collect();
+        let keys: Vec<_> = chunks.iter().map(|(_, key, _)| key.clone()).collect();
+        let rows = self.meta.get(&keys).await?;
+        let mut here = HashMap::new();
+        for ((id, key, offset), row) in chunks.into_iter().zip(rows) {
+            let Some(row) = row else { continue };
+            let at = ChunkRecord::decode(&key, &row)?;
+            if at.pack == pack && at.offset == offset {
+                here.insert(id, (key, row));
+            }
+        }
+        Ok(here)
+    }
+
+    async fn move_batch(
+        &self,
+        pack: PackId,
+        entries: &[Entry],
+        emptied: &mut Emptied,
+    ) -> Result<(), StoreError> {
+        let here = self.rows_here(pack, entries).await?;
+        // A chunk whose row leads elsewhere was stored anew meanwhile.
+        let wanted: Vec<Entry> = entries
+            .iter()
+            .filter(|entry| match entry.header.id() {
+                RecordId::Chunk(id) => here.contains_key(&id),
+                _ => true,
+            })
+            .copied()
+            .collect();
+        let (packs, codecs) = (Arc::clone(&self.packs), Arc::clone(&self.codecs));
+        let records = blocking::run(move || {
+            wanted
+                .iter()
+                .map(|entry| {
+                    let read = packs.read(pack, u64::from(entry.offset), entry.header.record_len());
+                    checked(entry, read, |codec, payload, len| {
+                        codecs.decode(codec, payload, len)
+                    })
+                })
+                .collect::<Vec<_>>()
+        })
+        .await;
+        let mut good = Vec::with_capacity(records.len());
+        for record in records {
+            match record {
+                Ok(record) => good.push(record),
+                Err(what) => {
+                    tracing::error!(%pack, what, "a damaged record; its pack stays until the same content is pushed again");
+                    emptied.damaged += 1;
+                }
+            }
+        }
+        if good.is_empty() {
+            return Ok(());
+        }
+        emptied.moved_bytes += good
+            .iter()
+            .map(|record| record.header().record_len() as u64)
+            .sum::<u64>();
+        let ids: Vec<_> = good.iter().map(|record| record.header().id()).collect();
+        let mut segment = Segment::new(Arc::clone(&self.lanes));
+        for (id, appended) in ids.iter().zip(self.lanes.ticket().append(good).await?) {
+            match (id, appended) {
+                (RecordId::Chunk(id), Appended::Chunk(placed)) => segment.placed(*id, &placed),
+                (_, Appended::Other { pack, end }) => segment.wrote(&pack, end),
+                (_, Appended::Chunk(_)) => {}
+            }
+        }
+        loop {
+            let mut txn = Txn::default();
+            segment.prepare(&mut txn).await?;
+            let still_here = self.rows_here(pack, entries).await?;
+            let rows: HashMap<&Key, &Bytes> = still_here.values().map(|(k, v)| (k, v)).collect();
+            txn.puts.retain(|(key, _)| rows.contains_key(key));
+            for (key, _) in &txn.puts {
+                txn.checks
+                    .push(Check::Exact(key.clone(), rows[key].clone()));
+            }
+            // A conflict means that another chunk was stored anew; each round has fewer to move.
+            if self.meta.commit(txn).await? == Commit::Done {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn forget_batch(&self, pack: PackId, entries: &[Entry]) -> Result<(), StoreError> {
+        loop {
+            let here = self.rows_here(pack, entries).await?;
+            if here.is_empty() {
+                return Ok(());
+            }
+            let txn = Txn {
+                deletes: here.values().map(|(key, _)| key.clone()).collect(),
+                checks: here
+                    .into_values()
+                    .map(|(key, row)| Check::Exact(key, row))
+                    .collect(),
+                ..Txn::default()
+            };
+            if self.meta.commit(txn).await? == Commit::Done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes a pack to which no row leads. The file goes first: a row without a file is emptied again after a crash, a
+    /// file without a row would be lost space.
+    async fn remove(&self, pack: PackId) -> Result<u64, StoreError> {
+        let packs = Arc::clone(&self.packs);
+        let len = blocking::run(move || {
+            let len = match packs.len(pack) {
+                Ok(len) => len,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
+                Err(e) => return Err(e),
+            };
+            packs.delete(pack).map(|()| len)
+        })
+        .await
+        .map_err(|e| StoreError::io(format!("remove pack {pack}"), e))?;
+        let txn = Txn {
+            deletes: vec![key::pack(pack)],
+            ..Txn::default()
+        };
+        let _unconditional: Commit = self.meta.commit(txn).await?;
+        self.condemned.remove(pack);
+        Ok(len)
+    }
+}
+
+/// The record of an entry, if what was read is that.
+fn checked(
+    entry: &Entry,
+    read: std::io::Result<Bytes>,
+    decode: impl Fn(Codec, Bytes, usize) -> Result<Bytes, String>,
+) -> Result<Record, String> {
+    let bytes = read.map_err(|e| e.to_string())?;
+    let (header, payload) = open_record(&bytes).map_err(|e| e.to_string())?;
+    if header != entry.header {
+        return Err(format!(
+            "offset {} holds another record than the pack's footer says",
+            entry.offset
+        ));
+    }
+    if let RecordId::Chunk(id) = header.id() {
+        let chunk = decode(header.codec(), payload.clone(), header.raw_len())?;
+        if ChunkId::of(&chunk) != id {
+            return Err(format!("chunk {id} has other bytes"));
+        }
+    }
+    Record::new(header.id(), header.codec(), header.raw_len(), vec![payload])
+        .map_err(|e| e.to_string())
+}
+
+/// The entries of a sealed pack: from its footer, or by a walk over its records if it has none. None if the file is gone.
+fn read_entries(packs: &dyn PackBackend, pack: PackId) -> std::io::Result<Vec<Entry>> {
+    let len = match packs.len(pack) {
+        Ok(len) => len,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let header = packs.read(pack, 0, super::pack::PACK_HEADER_LEN)?;
+    let header = PackHeader::decode(&header)
+        .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e))?;
+    if let Some(footer) = read_footer(packs, pack, &header, len)? {
+        return Ok(footer.entries);
+    }
+    let mut walk = RecordWalk::new(len, |offset, len| packs.read(pack, offset, len));
+    let entries = walk
+        .by_ref()
+        .map(|walked| walked.map(|walked| walked.entry))
+        .collect::<std::io::Result<_>>()?;
+    if walk.end() == Some(&WalkEnd::Complete) {
+        return Ok(entries);
+    }
+    // Rows may lead to what lies behind the damage.
+    Err(std::io::Error::new(
+        std::io::ErrorKind::InvalidData,
+        "no footer, and records that cannot be read",
+    ))
+}
