@@ -15,7 +15,9 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use crate::{durations::Durations, meta::redb::MetaStats, registry::Registry, store::Store};
+use crate::{
+    durations::Durations, gc::GcStats, meta::redb::MetaStats, registry::Registry, store::Store,
+};
 
 /// Sizes that are too dear to count at each scrape; whoever runs the server refreshes them.
 #[derive(Debug, Default)]
@@ -34,6 +36,8 @@ pub struct StorageCollector {
     pub store: Arc<Store>,
     /// The metadata's writer.
     pub meta: Arc<MetaStats>,
+    /// What garbage collection did.
+    pub gc: Arc<GcStats>,
     /// For the upload sessions that are going on.
     pub registry: Registry,
     /// What is refreshed now and then.
@@ -50,7 +54,7 @@ impl Collector for StorageCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let mut write = Write(&mut encoder);
         let stats = self.store.stats();
-        let meta = &self.meta;
+        let (meta, gc) = (&self.meta, &self.gc);
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         for (name, help, value) in [
             ("ingest", "Bytes of blobs taken in", &stats.ingested_bytes),
@@ -68,6 +72,16 @@ impl Collector for StorageCollector {
                 "stored_new",
                 "Bytes appended to packs, headers included",
                 &stats.stored_bytes,
+            ),
+            (
+                "gc_freed",
+                "Bytes that garbage collection gave back to the device",
+                &gc.freed_bytes,
+            ),
+            (
+                "gc_moved",
+                "Bytes that garbage collection copied for that",
+                &gc.moved_bytes,
             ),
         ] {
             write.counter(name, help, Some(Unit::Bytes), get(value))?;
@@ -102,6 +116,22 @@ impl Collector for StorageCollector {
                 "bad_chunks",
                 "Reads that found a stored chunk missing or damaged",
                 get(&stats.bad_chunks),
+            ),
+            ("gc_reviews", "Reviews looked at", get(&gc.reviews)),
+            (
+                "gc_removed_blobs",
+                "Blobs that garbage collection removed",
+                get(&gc.removed_blobs),
+            ),
+            (
+                "gc_damaged_packs",
+                "Packs that could not be emptied because of damage",
+                get(&gc.damaged_packs),
+            ),
+            (
+                "gc_refused",
+                "Collections not done because they would have removed too much at once",
+                get(&gc.refused),
             ),
             (
                 "metadata_transactions",

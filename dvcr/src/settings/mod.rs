@@ -39,7 +39,7 @@ pub struct Settings {
     /// Memory that one upload may take for bytes on their way to disk. Default 16 MiB; 4 MiB to 1 GiB. Less makes a single
     /// push slower, because fewer chunks are compressed at once.
     pub upload_memory_bytes: Bytes,
-    /// Memory that all uploads may take together. Default 128 MiB; at least `upload_memory_bytes`, at most 64 GiB. Uploads
+    /// Memory that all uploads may take together. Default 64 MiB; at least `upload_memory_bytes`, at most 64 GiB. Uploads
     /// beyond it wait, and their clients with them.
     pub all_uploads_memory_bytes: Bytes,
     /// Room on the device that uploads never take; they get 507 before. Default 256 MiB; 0 to 1 TiB. Without it a full disk
@@ -57,12 +57,41 @@ pub struct Settings {
     /// Which manifests may refer to content that their repository does not hold; the first rule that matches decides.
     /// Default: none may. `DVCR_SPARSE` and `--sparse` set one rule for all repositories.
     pub sparse: Vec<SparseRule>,
+    /// Garbage collection.
+    pub gc: GcSettings,
     /// Certificate and key, for HTTPS.
     pub tls: TlsSettings,
     /// Bounds on clients.
     pub limits: LimitSettings,
     /// Log lines.
     pub log: LogSettings,
+}
+
+/// When and how hard garbage is collected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GcSettings {
+    /// Time between two collections. Default 5 min; 1 s to 7 days.
+    pub interval: Time,
+    /// How long what was deleted stays before its space is given back. Default 1 h; 0 to 30 days.
+    pub grace: Time,
+    /// Dead bytes that may stay in packs, in percent of the live ones. Default 10; 1 to 100. Half as many cost about twice
+    /// the copying.
+    pub unused_percent: usize,
+    /// Most of all stored bytes that one collection removes by itself, in percent. Default 50; 1 to 100. Below 64 GiB in all it
+    /// does not matter. A collection that would remove more does nothing and says so.
+    pub removed_percent: usize,
+}
+
+impl Default for GcSettings {
+    fn default() -> Self {
+        Self {
+            interval: Time::seconds(300),
+            grace: Time::hours(1),
+            unused_percent: 10,
+            removed_percent: 50,
+        }
+    }
 }
 
 /// What a client that did not log in may do.
@@ -152,12 +181,13 @@ impl Default for Settings {
             cache_bytes: Bytes::mib(256),
             meta_cache_bytes: Bytes::mib(64),
             upload_memory_bytes: Bytes::mib(16),
-            all_uploads_memory_bytes: Bytes::mib(128),
+            all_uploads_memory_bytes: Bytes::mib(64),
             reserve_bytes: Bytes::mib(256),
             upload_expiry: Time::hours(24),
             lease: Time::hours(1),
             drain: Time::seconds(30),
             sparse: Vec::new(),
+            gc: GcSettings::default(),
             tls: TlsSettings::default(),
             limits: LimitSettings::default(),
             log: LogSettings::default(),
@@ -193,7 +223,7 @@ impl Default for LogSettings {
 }
 
 /// Every key that a variable or `--set` can name, in the order of the file.
-pub const KEYS: [&str; 27] = [
+pub const KEYS: [&str; 31] = [
     "listen",
     "data",
     "allow_anonymous",
@@ -206,6 +236,10 @@ pub const KEYS: [&str; 27] = [
     "lease",
     "drain",
     "sparse",
+    "gc.interval",
+    "gc.grace",
+    "gc.unused_percent",
+    "gc.removed_percent",
     "tls.certificate",
     "tls.key",
     "limits.connections",
@@ -382,10 +416,17 @@ impl Settings {
             lease,
             drain,
             sparse,
+            gc,
             tls,
             limits,
             log,
         } = self;
+        let GcSettings {
+            interval,
+            grace,
+            unused_percent,
+            removed_percent,
+        } = gc;
         let LimitSettings {
             connections,
             requests,
@@ -438,6 +479,11 @@ impl Settings {
         faults.bound("reserve_bytes", *reserve_bytes, Bytes(0), Bytes::tib(1));
         faults.bound("upload_expiry", *upload_expiry, minute, month);
         faults.bound("lease", *lease, minute, month);
+        let second = Time::seconds(1);
+        faults.bound("gc.interval", *interval, second, Time::hours(7 * 24));
+        faults.bound("gc.grace", *grace, Time::seconds(0), month);
+        faults.bound("gc.unused_percent", *unused_percent, 1, 100);
+        faults.bound("gc.removed_percent", *removed_percent, 1, 100);
         faults.bound("drain", *drain, Time::seconds(0), Time::hours(1));
         faults.bound("limits.connections", *connections, 1, 1_000_000);
         faults.bound("limits.requests", *requests, 1, 1_000_000);
@@ -467,7 +513,6 @@ impl Settings {
             Bytes::mib(1),
             Bytes::tib(1_024),
         );
-        let second = Time::seconds(1);
         faults.bound(
             "limits.header_time",
             *header_time,

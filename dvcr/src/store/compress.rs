@@ -25,30 +25,26 @@ pub(crate) enum Effort {
     Less,
     /// zstd level -5: 0.8 GB/s a core, 17 % larger.
     Least,
-    /// As it is.
-    None,
 }
 
 impl Effort {
     /// The effort for a number of blocks that wait for a worker, of which `cores` run at once.
     ///
-    /// The last step is taken only when an upload's whole buffer (16 blocks) waits on two cores: up to there a slow
-    /// disk or a burst is absorbed, past it compression would set the pace of the client.
+    /// There is no step to no compression at all: measured on two cores (2026-11-21), it made one stream of disk-like data a
+    /// fifth faster and took 1.8 times the space, for good.
     pub(crate) fn for_backlog(waiting: usize, cores: usize) -> Self {
         match waiting {
             w if w <= 2 * cores => Self::Full,
             w if w <= 3 * cores => Self::Less,
-            w if w <= 5 * cores => Self::Least,
-            _ => Self::None,
+            _ => Self::Least,
         }
     }
 
-    fn level(self) -> Option<i32> {
+    fn level(self) -> i32 {
         match self {
-            Self::Full => Some(1),
-            Self::Less => Some(-3),
-            Self::Least => Some(-5),
-            Self::None => None,
+            Self::Full => 1,
+            Self::Less => -3,
+            Self::Least => -5,
         }
     }
 }
@@ -67,9 +63,7 @@ impl Codecs {
     /// The stored form of a chunk. Never longer than the chunk; `Raw` returns the chunk itself, not a copy.
     pub(crate) fn encode(&self, chunk: &Bytes, effort: Effort) -> (Codec, Bytes) {
         let raw = (Codec::Raw, chunk.clone());
-        let Some(level) = effort.level() else {
-            return raw;
-        };
+        let level = effort.level();
         if entropy_bits(chunk) > ENTROPY_MAX_BITS {
             return raw;
         }
@@ -189,12 +183,12 @@ mod tests {
         let codecs = Codecs::default();
         let chunk = Bytes::from(b"the quick brown fox ".repeat(3000));
         let mut lens = Vec::new();
-        for effort in [Effort::Full, Effort::Less, Effort::Least, Effort::None] {
+        for effort in [Effort::Full, Effort::Less, Effort::Least] {
             let (codec, stored) = codecs.encode(&chunk, effort);
             lens.push(stored.len());
             assert_eq!(codecs.decode(codec, stored, chunk.len()).unwrap(), chunk);
         }
-        assert!(lens[0] < 2000 && lens[3] == chunk.len(), "{lens:?}");
+        assert!(lens.iter().all(|len| *len < 2000), "{lens:?}");
     }
 
     #[test]
@@ -212,10 +206,10 @@ mod tests {
 
     #[test]
     fn effort_falls_with_the_backlog() {
-        let efforts: Vec<_> = [0, 4, 5, 6, 7, 10, 11]
+        let efforts: Vec<_> = [0, 4, 5, 6, 7, 1000]
             .map(|w| Effort::for_backlog(w, 2))
             .to_vec();
         use Effort::*;
-        assert_eq!(efforts, [Full, Full, Less, Less, Least, Least, None]);
+        assert_eq!(efforts, [Full, Full, Less, Less, Least, Least]);
     }
 }

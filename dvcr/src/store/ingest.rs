@@ -55,15 +55,18 @@ pub const INLINE_BYTES_MAX: u64 = 4096;
 /// Makes the row that records a checkpoint.
 pub type CheckpointRow = Arc<dyn Fn(&IngestState) -> (Key, Value) + Send + Sync>;
 
+/// What arrives in one piece at least this long is a block of its own and is not copied.
+const WHOLE_BYTES_MIN: usize = BLOCK_BYTES / 2;
+
 /// Bytes in memory, with the permits for them; both go when the last slice does.
-struct Block {
-    bytes: BytesMut,
+struct Block<T = BytesMut> {
+    bytes: T,
     _permits: [OwnedSemaphorePermit; 2],
 }
 
-impl AsRef<[u8]> for Block {
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Block<T> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_ref()
     }
 }
 
@@ -207,6 +210,15 @@ impl Ingest {
                 let mine = Arc::clone(&self.memory).acquire_owned().await;
                 let all = Arc::clone(&self.store.memory).acquire_owned().await;
                 let permits = [mine, all].map(|p| p.expect("the semaphores are never closed"));
+                if (WHOLE_BYTES_MIN..=BLOCK_BYTES).contains(&bytes.len()) {
+                    self.offset += bytes.len() as u64;
+                    let block = Block {
+                        bytes,
+                        _permits: permits,
+                    };
+                    self.push(Bytes::from_owner(block)).await?;
+                    return self.flush_if_due().await;
+                }
                 // Small uploads stay small; the buffer grows to a block by doubling.
                 let capacity = bytes.len().clamp(64 << 10, BLOCK_BYTES);
                 self.block = Some(Block {
@@ -390,11 +402,14 @@ impl Ingest {
     }
 
     async fn push_block(&mut self) -> Result<(), StoreError> {
-        let Some(block) = self.block.take() else {
-            return Ok(());
-        };
+        match self.block.take() {
+            Some(block) => self.push(Bytes::from_owner(block)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn push(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         self.start()?;
-        let bytes = Bytes::from_owner(block);
         let Some(pipeline) = &self.pipeline else {
             unreachable!("the pipeline was started")
         };

@@ -70,7 +70,7 @@ impl Default for StoreOptions {
         Self {
             cache_bytes: 256 << 20,
             upload_blocks: 16,
-            all_upload_blocks: 128,
+            all_upload_blocks: 64,
             workers: std::thread::available_parallelism().map_or(2, usize::from),
         }
     }
