@@ -1,6 +1,6 @@
 //! DVCR: a registry for virtual-machine disks.
 //!
-//! Dependencies point one way: `http -> registry -> {store, meta} -> backend`. Start at [`registry`] for what the
+//! Dependencies point one way: `http -> registry -> gc -> {store, meta} -> backend`. Start at [`registry`] for what the
 //! program does, at [`store`] for how bytes are kept, at [`meta`] for how they are found again.
 
 pub mod backend;

@@ -1,8 +1,10 @@
-//! Test support: what a simulated machine's storage shares: its power supply and its dice.
+//! Test support: what a simulated machine's storage shares, its power supply and its dice; and a world in which the seed says
+//! what happens in which order.
 //!
 //! One count of syncs covers packs *and* metadata, so that a test can stop the machine in each of them in turn.
 
 use std::{
+    cell::RefCell,
     io::{Error, Result},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -35,6 +37,36 @@ impl Dice {
     pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
+}
+
+thread_local! {
+    /// Draws how many other tasks go first. None outside of a simulation.
+    static TURNS: RefCell<Option<Dice>> = const { RefCell::new(None) };
+}
+
+/// Runs a future and what it spawns on this thread alone: what would block runs in place, and before each such step and each
+/// access to metadata in memory others get a turn, as the seed says. Timers go off when nothing else is left to do.
+#[cfg(test)]
+pub(crate) fn run<T>(seed: u64, future: impl Future<Output = T>) -> T {
+    TURNS.set(Some(Dice::new(seed)));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime on this thread needs nothing");
+    let value = runtime.block_on(future);
+    drop(runtime);
+    TURNS.set(None);
+    value
+}
+
+/// Lets others go first. False outside of a simulation.
+pub(crate) async fn turn() -> bool {
+    let others = TURNS.with_borrow_mut(|dice| dice.as_mut().map(|dice| dice.below(4)));
+    for _ in 0..others.unwrap_or(0) {
+        tokio::task::yield_now().await;
+    }
+    others.is_some()
 }
 
 /// The power supply of a simulated machine: counts syncs, and fails for good at a chosen one.

@@ -2,6 +2,7 @@
 
 mod check_config;
 mod client;
+mod gc;
 mod ls;
 mod rm;
 mod serve;
@@ -47,6 +48,9 @@ enum Command {
     /// Show how much is stored, and what it would take without sharing.
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::StatsArgs),
+    /// Collect garbage, or see what that would do.
+    #[command(after_help = gc::EXAMPLES)]
+    Gc(gc::GcArgs),
     /// Remove a tag, a manifest or a whole repository.
     #[command(after_help = rm::EXAMPLES)]
     Rm(rm::RmArgs),
@@ -178,6 +182,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::CheckConfig(args) => check_config::run(args),
         Command::Ls(args) => client::block_on(ls::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),
+        Command::Gc(args) => client::block_on(gc::run(args)),
         Command::Rm(args) => client::block_on(rm::run(args)),
     }
 }

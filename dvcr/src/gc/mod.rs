@@ -20,6 +20,8 @@ use tokio::sync::Mutex;
 mod mark;
 pub mod plan;
 mod review;
+#[cfg(test)]
+mod simulation_tests;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -74,6 +76,15 @@ pub struct GcStats {
     pub refused: AtomicU64,
 }
 
+/// What one collection came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Collected {
+    /// Blobs.
+    pub reviewed: Reviewed,
+    /// Packs.
+    pub swept: Swept,
+}
+
 /// Collects the garbage of one store.
 pub struct GarbageCollector {
     meta: Arc<dyn MetaStore>,
@@ -122,7 +133,7 @@ impl GarbageCollector {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.collect().await {
+            if let Err(error) = self.collect(false).await {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     "collect garbage; the next collection goes on"
@@ -131,8 +142,8 @@ impl GarbageCollector {
         }
     }
 
-    /// Reviews what is due; sweeps if something may be dead.
-    pub async fn collect(&self) -> Result<(Reviewed, Swept), StoreError> {
+    /// Reviews what is due; sweeps if something may be dead. With `force` also where that removes more at once than is allowed.
+    pub async fn collect(&self, force: bool) -> Result<Collected, StoreError> {
         let reviewed = self.review().await?;
         self.stats.reviews.fetch_add(reviewed.reviews, Relaxed);
         self.stats
@@ -140,7 +151,7 @@ impl GarbageCollector {
             .fetch_add(reviewed.removed, Relaxed);
         let mut swept = Swept::default();
         if self.store.stats().maybe_dead_bytes.load(Relaxed) > 0 {
-            swept = self.sweep(false).await?;
+            swept = self.sweep(force).await?;
         }
         if reviewed.removed > 0 || swept.packs > 0 {
             tracing::info!(
@@ -152,6 +163,6 @@ impl GarbageCollector {
                 "collected garbage"
             );
         }
-        Ok((reviewed, swept))
+        Ok(Collected { reviewed, swept })
     }
 }

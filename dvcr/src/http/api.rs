@@ -1,4 +1,4 @@
-//! The management API: `/api/v1/stats` and `/api/v1/repositories/NAME/stats`.
+//! The management API: `/api/v1/stats`, `/api/v1/repositories/NAME/stats`, `/api/v1/gc/{plan,run,explain/DIGEST}`.
 //!
 //! Errors are problem documents (RFC 9457), unlike those below `/v2`.
 
@@ -8,12 +8,13 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use dvcr_core::oci::{RepositoryName, RouteError};
+use dvcr_core::oci::{Digest, RepositoryName, RouteError};
 
 use super::{
     App,
     error::{ApiError, Cause, RequestError},
     observe::{Endpoint, RequestInfo},
+    query::Query,
 };
 
 /// Answers everything below `/api/`.
@@ -36,34 +37,73 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
 }
 
 async fn answer(app: &App, request: &Parts) -> Result<Body, ApiError> {
-    let repository = parse(request.uri.path())?;
-    if !matches!(request.method, Method::GET | Method::HEAD) {
-        return Err(RequestError::MethodNotAllowed(&["GET", "HEAD"]).into());
+    let wanted = parse(request.uri.path())?;
+    let (allowed, methods): (_, &[&str]) = match wanted {
+        Wanted::GcRun => (request.method == Method::POST, &["POST"]),
+        _ => (
+            matches!(request.method, Method::GET | Method::HEAD),
+            &["GET", "HEAD"],
+        ),
+    };
+    if !allowed {
+        return Err(RequestError::MethodNotAllowed(methods).into());
     }
     let info = request
         .extensions
         .get::<RequestInfo>()
         .ok_or_else(|| RequestError::Internal("no request info".to_owned()))?;
-    let stats = app
-        .registry
-        .stats(&info.principal, repository.as_ref())
-        .await?;
-    let json = serde_json::to_vec(&stats)
-        .map_err(|error| RequestError::Internal(format!("encode stats: {error}")))?;
+    let (registry, who) = (&app.registry, &info.principal);
+    match wanted {
+        Wanted::Stats(repository) => encode(&registry.stats(who, repository.as_ref()).await?),
+        Wanted::GcPlan => encode(&registry.gc_plan(who).await?),
+        Wanted::GcExplain(digest) => encode(&registry.gc_explain(who, &digest).await?),
+        Wanted::GcRun => {
+            let query = Query::parse(request.uri.query());
+            encode(
+                &registry
+                    .gc_run(who, query.get("force") == Some("true"))
+                    .await?,
+            )
+        }
+    }
+}
+
+fn encode(document: &impl serde::Serialize) -> Result<Body, ApiError> {
+    let json = serde_json::to_vec(document)
+        .map_err(|error| RequestError::Internal(format!("encode an answer: {error}")))?;
     Ok(Body::from(json))
 }
 
-/// The repository that a path asks about; none for all.
-fn parse(path: &str) -> Result<Option<RepositoryName>, RouteError> {
-    if path == "/api/v1/stats" {
-        return Ok(None);
+/// What a path asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Sizes of a repository, or of everything.
+    Stats(Option<RepositoryName>),
+    GcPlan,
+    GcRun,
+    GcExplain(Digest),
+}
+
+fn parse(path: &str) -> Result<Wanted, RouteError> {
+    let path = path.strip_prefix("/api/v1/").ok_or(RouteError::NotFound)?;
+    match path {
+        "stats" => return Ok(Wanted::Stats(None)),
+        "gc/plan" => return Ok(Wanted::GcPlan),
+        "gc/run" => return Ok(Wanted::GcRun),
+        _ => {}
+    }
+    if let Some(digest) = path.strip_prefix("gc/explain/") {
+        return match digest.parse() {
+            Ok(digest) => Ok(Wanted::GcExplain(digest)),
+            Err(_) => Err(RouteError::Digest(digest.chars().take(255).collect())),
+        };
     }
     let name = path
-        .strip_prefix("/api/v1/repositories/")
+        .strip_prefix("repositories/")
         .and_then(|rest| rest.strip_suffix("/stats"))
         .ok_or(RouteError::NotFound)?;
     match name.parse() {
-        Ok(name) => Ok(Some(name)),
+        Ok(name) => Ok(Wanted::Stats(Some(name))),
         Err(_) => Err(RouteError::Name(name.chars().take(255).collect())),
     }
 }
@@ -108,9 +148,18 @@ mod tests {
     #[test]
     fn paths_name_a_repository_or_all() {
         fn check(path: &str, expected: Result<Option<&str>, RouteError>) {
-            let expected = expected.map(|name| name.map(|name| name.parse().unwrap()));
+            let expected =
+                expected.map(|name| Wanted::Stats(name.map(|name| name.parse().unwrap())));
             assert_eq!(parse(path), expected, "{path}");
         }
+        assert_eq!(parse("/api/v1/gc/plan"), Ok(Wanted::GcPlan));
+        assert_eq!(parse("/api/v1/gc/run"), Ok(Wanted::GcRun));
+        let digest = Digest::sha256(b"");
+        assert_eq!(
+            parse(&format!("/api/v1/gc/explain/{digest}")),
+            Ok(Wanted::GcExplain(digest))
+        );
+        check("/api/v1/gc/explain/x", Err(RouteError::Digest("x".into())));
         check("/api/v1/stats", Ok(None));
         check("/api/v1/repositories/a/stats", Ok(Some("a")));
         check("/api/v1/repositories/a/b/stats", Ok(Some("a/b")));

@@ -48,11 +48,13 @@ fn in_range<'a>(
 #[async_trait]
 impl MetaStore for MemoryMeta {
     async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Value>>, MetaError> {
+        crate::simulation::turn().await;
         let rows = self.rows();
         Ok(keys.iter().map(|key| rows.get(key).cloned()).collect())
     }
 
     async fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<(Key, Value)>, MetaError> {
+        crate::simulation::turn().await;
         let rows = self.rows();
         Ok(in_range(&rows, range)
             .take(limit)
@@ -61,6 +63,14 @@ impl MetaStore for MemoryMeta {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Commit, MetaError> {
+        crate::simulation::turn().await;
+        self.commit_now(txn)
+    }
+}
+
+impl MemoryMeta {
+    /// Commits without letting others go first.
+    pub(crate) fn commit_now(&self, txn: Txn) -> Result<Commit, MetaError> {
         let mut rows = self.rows();
         if let Some(at) = txn.checks.iter().position(|check| !holds(&rows, check)) {
             return Ok(Commit::Conflict(at));

@@ -6,6 +6,7 @@
 //!
 //! Engines: [`redb::RedbMeta`], one file, the default; [`memory::MemoryMeta`], for tests and as the model of the others.
 
+#[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod redb;
 #[cfg(any(test, feature = "testing"))]

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     backend::{PackBackend, PackId, crash::CrashBackend},
     clock::ManualClock,
-    gc::{GarbageCollector, GcOptions, Swept},
+    gc::Swept,
     meta::{
         record::{PackRecord, PackState},
         redb::{
@@ -214,10 +214,7 @@ impl Machine {
         self.acknowledged
             .blobs
             .retain(|digest, _| kept.contains(digest));
-        let store = Arc::clone(self.registry.store());
-        let clock = self.clock.clone();
-        let gc = GarbageCollector::new(self.meta.clone(), store, clock, GcOptions::default());
-        let (_, swept) = gc.collect().await?;
+        let swept = self.registry.gc().collect(false).await?.swept;
         Ok(swept)
     }
 

@@ -12,6 +12,7 @@ mod crash_tests;
 mod error;
 #[cfg(test)]
 mod fault_tests;
+pub mod gc;
 mod glob;
 mod manifest;
 pub mod policy;
@@ -21,7 +22,7 @@ mod session;
 mod stats;
 mod tag;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upload;
 
 pub use blob::{BlobInfo, BlobReader};
@@ -36,7 +37,7 @@ use dvcr_core::oci::RepositoryName;
 
 use crate::{
     clock::Clock,
-    gc,
+    gc::{GarbageCollector, GcOptions, drop_repository_if_empty},
     meta::{
         Check, Commit, Key, MetaStore, Txn, Value, key,
         record::{Record, RepositoryRecord},
@@ -60,6 +61,8 @@ pub struct RegistryOptions {
     pub upload_expiry: Duration,
     /// Upload sessions at once.
     pub uploads_max: usize,
+    /// When and how hard garbage is collected.
+    pub gc: GcOptions,
     /// Which repositories may hold manifests with missing children; the first rule that fits decides.
     pub sparse: Vec<SparseRule>,
 }
@@ -71,6 +74,7 @@ impl Default for RegistryOptions {
             grace: Duration::from_secs(3600),
             upload_expiry: Duration::from_secs(24 * 3600),
             uploads_max: 10_000,
+            gc: GcOptions::default(),
             sparse: Vec::new(),
         }
     }
@@ -86,6 +90,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     options: RegistryOptions,
     sessions: Sessions,
+    gc: Arc<GarbageCollector>,
 }
 
 /// Some of a list, and whether there is more.
@@ -107,12 +112,19 @@ impl Registry {
         options: RegistryOptions,
     ) -> Self {
         let sessions = Sessions::new(options.uploads_max);
+        let gc = GarbageCollector::new(
+            Arc::clone(&meta),
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            options.gc,
+        );
         Self(Arc::new(Inner {
             meta,
             store,
             clock,
             options,
             sessions,
+            gc: Arc::new(gc),
         }))
     }
 
@@ -192,7 +204,7 @@ impl Inner {
         &self,
         repository: &RepositoryName,
     ) -> Result<(), RegistryError> {
-        Ok(gc::drop_repository_if_empty(&*self.meta, repository).await?)
+        Ok(drop_repository_if_empty(&*self.meta, repository).await?)
     }
 
     async fn repository_exists(&self, repository: &RepositoryName) -> Result<bool, RegistryError> {

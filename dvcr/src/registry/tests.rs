@@ -77,12 +77,12 @@ impl Bench {
     }
 }
 
-pub(super) fn name(s: &str) -> RepositoryName {
+pub(crate) fn name(s: &str) -> RepositoryName {
     s.parse().unwrap()
 }
 
 /// A body that arrives in frames of uneven length.
-pub(super) fn body(data: &Bytes) -> Body {
+pub(crate) fn body(data: &Bytes) -> Body {
     let mut frames = Vec::new();
     let (mut rest, mut len) = (data.clone(), 1);
     while !rest.is_empty() {
@@ -104,7 +104,7 @@ fn random(seed: u64, len: usize) -> Bytes {
 }
 
 /// Random bytes, text and zeros.
-pub(super) fn disk(seed: u64, len: usize) -> Bytes {
+pub(crate) fn disk(seed: u64, len: usize) -> Bytes {
     let mut data = Vec::with_capacity(len);
     let mut n = seed;
     while data.len() < len {

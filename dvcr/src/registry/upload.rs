@@ -269,7 +269,7 @@ impl Registry {
 }
 
 /// Runs to its end even if the caller goes away.
-async fn in_background<T: Send + 'static>(
+pub(super) async fn in_background<T: Send + 'static>(
     work: impl Future<Output = Result<T, RegistryError>> + Send + 'static,
 ) -> Result<T, RegistryError> {
     match tokio::spawn(work).await {

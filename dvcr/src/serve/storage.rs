@@ -12,7 +12,7 @@ use crate::{
     backend::file::FileBackend,
     clock::SystemClock,
     data_dir::DataDir,
-    gc::{GarbageCollector, GcOptions, plan::SweepLimits},
+    gc::{GcOptions, plan::SweepLimits},
     meta::redb::{RedbMeta, RedbOptions},
     metrics::storage::{Sizes, StorageCollector},
     registry::{Registry, RegistryOptions},
@@ -31,7 +31,6 @@ pub(super) struct Storage {
     registry: Registry,
     store: Arc<Store>,
     meta: Arc<RedbMeta>,
-    gc: Arc<GarbageCollector>,
     sizes: Arc<Sizes>,
     /// Keeps other servers out; given up last.
     _data: DataDir,
@@ -59,15 +58,8 @@ impl Storage {
         let store = Store::open(meta.clone(), Arc::new(packs), clock.clone(), options)
             .await
             .context("open the store")?;
-        let options = RegistryOptions {
-            lease: settings.lease.0,
-            grace: settings.gc.grace.0,
-            upload_expiry: settings.upload_expiry.0,
-            sparse: settings.sparse.clone(),
-            ..RegistryOptions::default()
-        };
         let share = |percent: usize| percent as f64 / 100.0;
-        let gc_options = GcOptions {
+        let gc = GcOptions {
             interval: settings.gc.interval.0,
             limits: SweepLimits {
                 unused_share: share(settings.gc.unused_percent),
@@ -75,14 +67,16 @@ impl Storage {
                 ..GcOptions::default().limits
             },
         };
+        let options = RegistryOptions {
+            gc,
+            lease: settings.lease.0,
+            grace: settings.gc.grace.0,
+            upload_expiry: settings.upload_expiry.0,
+            sparse: settings.sparse.clone(),
+            ..RegistryOptions::default()
+        };
         Ok(Self {
-            registry: Registry::new(meta.clone(), Arc::clone(&store), clock.clone(), options),
-            gc: Arc::new(GarbageCollector::new(
-                meta.clone(),
-                Arc::clone(&store),
-                clock,
-                gc_options,
-            )),
+            registry: Registry::new(meta.clone(), Arc::clone(&store), clock, options),
             store,
             meta,
             sizes: Arc::default(),
@@ -99,7 +93,7 @@ impl Storage {
         Box::new(StorageCollector {
             store: Arc::clone(&self.store),
             meta: self.meta.stats(),
-            gc: Arc::clone(self.gc.stats()),
+            gc: Arc::clone(self.registry.gc().stats()),
             registry: self.registry.clone(),
             sizes: Arc::clone(&self.sizes),
         })
@@ -107,7 +101,7 @@ impl Storage {
 
     /// Does what must be done now and then, until the handles are dropped.
     pub(super) fn keep_up(&self) -> [AbortOnDropHandle<()>; 3] {
-        let gc = Arc::clone(&self.gc);
+        let gc = Arc::clone(self.registry.gc());
         [
             AbortOnDropHandle::new(tokio::spawn(async move { gc.run().await })),
             AbortOnDropHandle::new(tokio::spawn(expire_uploads(self.registry.clone()))),

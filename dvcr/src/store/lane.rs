@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use dvcr_core::chunk::ChunkId;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::{
     StoreError, StoreStats,
@@ -41,7 +41,8 @@ const LANES: usize = 8;
 /// A pack that a lane appends to, or did until a moment ago.
 pub(crate) struct OpenPack {
     pub(crate) id: PackId,
-    appended: AtomicU64,
+    /// Bytes that the backend has. Chunks are offered to others from before they are among these.
+    appended: watch::Sender<u64>,
     poisoned: AtomicBool,
     /// How far the pack is durable, bytes. Held across the fdatasync, so that those who wait share it.
     durable: AsyncMutex<u64>,
@@ -197,7 +198,7 @@ impl Lanes {
         let mut bytes = 0;
         for lane in &self.lanes {
             if let Some(pack) = &*lane.open.lock().await {
-                bytes += pack.appended.load(Relaxed);
+                bytes += *pack.appended.borrow();
             }
         }
         bytes
@@ -250,7 +251,7 @@ impl Lanes {
         .map_err(|e| StoreError::io(format!("create pack {id}"), e))?;
         Ok(Arc::new(OpenPack {
             id,
-            appended: AtomicU64::new(builder.len()),
+            appended: watch::Sender::new(builder.len()),
             poisoned: AtomicBool::new(false),
             durable: AsyncMutex::new(0),
             builder: Mutex::new(builder),
@@ -326,6 +327,11 @@ impl Lanes {
         pack: &Arc<OpenPack>,
         end: u64,
     ) -> Result<(), StoreError> {
+        // A chunk that another upload offers may still be on its way to the backend.
+        let is_there = |appended: &u64| *appended >= end || pack.poisoned.load(Relaxed);
+        let mut appended = pack.appended.subscribe();
+        // Nobody drops the sender while we hold the pack.
+        let _ = appended.wait_for(is_there).await;
         let mut durable = pack.durable.lock().await;
         if *durable >= end {
             return Ok(());
@@ -333,7 +339,7 @@ impl Lanes {
         if pack.poisoned.load(Relaxed) {
             return Err(pack.poisoned_error());
         }
-        let appended = pack.appended.load(Relaxed);
+        let appended = *pack.appended.borrow();
         let backend = Arc::clone(&self.packs);
         let id = pack.id;
         let begun = std::time::Instant::now();
@@ -369,7 +375,7 @@ impl LaneTicket {
             Some(pack) => Arc::clone(pack),
             None => Arc::clone(open.insert(lanes.open_pack().await?)),
         };
-        let begin = pack.appended.load(Relaxed);
+        let begin = *pack.appended.borrow();
         let mut appended = Vec::with_capacity(records.len());
         let mut slices: Vec<Bytes> = Vec::with_capacity(2 * records.len());
         let mut mine = Vec::new();
@@ -422,6 +428,8 @@ impl LaneTicket {
         let result = blocking::run(move || backend.append(id, begin, &slices)).await;
         if let Err(error) = result {
             pack.poisoned.store(true, Relaxed);
+            // Whoever waits for these bytes learns that they do not come.
+            pack.appended.send_modify(|_| {});
             lanes.pending.remove(&mine);
             lanes.poison(&pack).await;
             if let Some(pack) = open.take() {
@@ -429,8 +437,37 @@ impl LaneTicket {
             }
             return Err(StoreError::io(format!("append to pack {id}"), error));
         }
-        pack.appended.store(end, Relaxed);
+        pack.appended.send_replace(end);
         lanes.stats.stored_bytes.fetch_add(end - begin, Relaxed);
         Ok(appended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::{backend::memory::MemoryBackend, meta::memory::MemoryMeta};
+
+    #[tokio::test]
+    async fn a_chunk_that_another_upload_is_still_writing_is_not_durable_yet() {
+        let meta: Arc<dyn MetaStore> = Arc::new(MemoryMeta::new());
+        let lanes = Arc::new(Lanes::new(
+            Arc::new(MemoryBackend::default()),
+            Arc::clone(&meta),
+            IdAllocator::new(meta, "pack"),
+            Arc::default(),
+            Arc::default(),
+        ));
+        let pack = lanes.open_pack().await.unwrap();
+        let there = *pack.appended.borrow();
+        lanes.make_durable(&pack, there).await.unwrap();
+        // Somebody found the chunk among the pending ones before it was handed to the backend.
+        let mut waits = Box::pin(lanes.make_durable(&pack, there + 1));
+        assert!(waits.as_mut().now_or_never().is_none());
+        pack.poisoned.store(true, Relaxed);
+        pack.appended.send_modify(|_| {});
+        assert!(waits.await.is_err(), "the write failed");
     }
 }

@@ -1,0 +1,169 @@
+//! Garbage collection as operators see it: what would it do, do it now, why is this still here?
+
+use std::sync::Arc;
+
+use dvcr_core::oci::{Digest, RepositoryName};
+use serde::Serialize;
+
+use super::{
+    Inner, Principal, Registry, RegistryError,
+    policy::{self, Action},
+    upload::in_background,
+};
+use crate::{
+    gc::{Collected, GarbageCollector, plan::SweepPlan},
+    meta::{
+        key,
+        record::{BlobRecord, HoldRecord},
+    },
+};
+
+/// Most repositories, manifests of each, and tags of those that an explanation names.
+const NAMED_MAX: usize = 20;
+
+/// Why something is still stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// What was asked about.
+    pub digest: Digest,
+    /// Length of the blob; none if there is no such blob (any more).
+    pub len: Option<u64>,
+    /// Repositories that keep it, at most 20. None: it goes with the next collection.
+    pub kept_by: Vec<Keeper>,
+}
+
+/// A repository that keeps a blob or manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Keeper {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Until when it is protected though nothing may refer to it, milliseconds since 1970. Blobs only.
+    pub lease_ms: Option<u64>,
+    /// Manifests that refer to it, or the manifest itself; at most 20.
+    pub manifests: Vec<Holder>,
+}
+
+/// A manifest that keeps something, and its tags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Holder {
+    /// The manifest.
+    pub digest: Digest,
+    /// Its tags, at most 20.
+    pub tags: Vec<String>,
+}
+
+impl Registry {
+    /// The collector of this registry's garbage.
+    #[must_use]
+    pub fn gc(&self) -> &Arc<GarbageCollector> {
+        &self.0.gc
+    }
+
+    /// What a sweep would do now.
+    pub async fn gc_plan(&self, who: &Principal) -> Result<SweepPlan, RegistryError> {
+        policy::authorize(who, None, Action::Admin)?;
+        Ok(self.0.gc.plan().await?)
+    }
+
+    /// Collects garbage now. With `force` also where that removes more at once than is allowed.
+    pub async fn gc_run(&self, who: &Principal, force: bool) -> Result<Collected, RegistryError> {
+        policy::authorize(who, None, Action::Admin)?;
+        let gc = Arc::clone(&self.0.gc);
+        in_background(async move { Ok(gc.collect(force).await?) }).await
+    }
+
+    /// Why a blob or manifest is still here.
+    pub async fn gc_explain(
+        &self,
+        who: &Principal,
+        digest: &Digest,
+    ) -> Result<Explanation, RegistryError> {
+        policy::authorize(who, None, Action::Admin)?;
+        let inner = &self.0;
+        let blob: Option<BlobRecord> = inner.get_record(&key::blob(digest)).await?;
+        let mut explanation = Explanation {
+            digest: *digest,
+            len: blob.map(|blob| blob.len),
+            kept_by: Vec::new(),
+        };
+        if blob.is_some() {
+            let holders = key::holders(digest);
+            for (row, _) in inner.meta.scan(&holders, NAMED_MAX).await? {
+                let name = String::from_utf8_lossy(key::last_field(&holders, &row)).into_owned();
+                let Ok(repository) = name.parse::<RepositoryName>() else {
+                    continue;
+                };
+                let hold: Option<HoldRecord> =
+                    inner.get_record(&key::hold(&repository, digest)).await?;
+                explanation.kept_by.push(Keeper {
+                    lease_ms: hold.map(|hold| hold.lease_ms),
+                    manifests: inner.parents(&repository, digest).await?,
+                    repository,
+                });
+            }
+        }
+        let mut repositories = key::repositories();
+        while explanation.kept_by.len() < NAMED_MAX {
+            let rows = inner.meta.scan(&repositories, 1000).await?;
+            let Some((last, _)) = rows.last() else { break };
+            repositories = key::after(repositories, last);
+            let names = rows.iter().filter_map(|(row, _)| {
+                let name = key::last_field(&key::repositories(), row);
+                std::str::from_utf8(name)
+                    .ok()?
+                    .parse::<RepositoryName>()
+                    .ok()
+            });
+            for repository in names {
+                if inner
+                    .get(&key::manifest(&repository, digest))
+                    .await?
+                    .is_some()
+                {
+                    let mut manifests = vec![inner.holder(&repository, *digest).await?];
+                    manifests.extend(inner.parents(&repository, digest).await?);
+                    explanation.kept_by.push(Keeper {
+                        repository,
+                        lease_ms: None,
+                        manifests,
+                    });
+                }
+            }
+        }
+        Ok(explanation)
+    }
+}
+
+impl Inner {
+    /// Manifests of the repository that refer to the digest.
+    async fn parents(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Vec<Holder>, RegistryError> {
+        let edges = key::edges(digest, repository);
+        let mut parents = Vec::new();
+        for (row, _) in self.meta.scan(&edges, NAMED_MAX).await? {
+            if let Ok(parent) = Digest::from_key(key::last_field(&edges, &row)) {
+                parents.push(self.holder(repository, parent).await?);
+            }
+        }
+        Ok(parents)
+    }
+
+    async fn holder(
+        &self,
+        repository: &RepositoryName,
+        digest: Digest,
+    ) -> Result<Holder, RegistryError> {
+        let tags = key::tags_of(repository, &digest);
+        let rows = self.meta.scan(&tags, NAMED_MAX).await?;
+        let names = rows
+            .iter()
+            .map(|(row, _)| String::from_utf8_lossy(key::last_field(&tags, row)).into_owned());
+        Ok(Holder {
+            digest,
+            tags: names.collect(),
+        })
+    }
+}
