@@ -281,14 +281,24 @@ impl Client {
             return Ok(());
         };
         self.manifests.remove(&digest);
-        self.unsure.insert(digest, manifest);
+        self.unsure.insert(digest, manifest.clone());
         let reference = Reference::Digest(digest);
         server
             .registry
             .manifest_delete(&WHO, &name(&self.repository), &reference)
             .await?;
         self.unsure.remove(&digest);
-        Ok(())
+        if self.dice.one_in(2) {
+            return Ok(());
+        }
+        // Again, without asking for its blobs: they may be gone, but not in between.
+        match self.put(server, manifest, None).await {
+            Err(RegistryError::ManifestBlobUnknown(_)) => {
+                self.unsure.remove(&digest);
+                Ok(())
+            }
+            put => put,
+        }
     }
 
     /// Begins an upload; goes away, or cancels it.
