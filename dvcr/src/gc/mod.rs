@@ -129,7 +129,9 @@ impl GarbageCollector {
 
     /// Collects again and again. Never returns.
     pub async fn run(&self) {
-        let mut ticks = tokio::time::interval(self.options.interval);
+        // Not at once: a start has other things to do than to walk through all recipes.
+        let first = tokio::time::Instant::now() + self.options.interval;
+        let mut ticks = tokio::time::interval_at(first, self.options.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

@@ -50,7 +50,8 @@ pub struct SweepPlan {
     pub freed_bytes: u64,
     /// Bytes that are copied for that.
     pub moved_bytes: u64,
-    /// Whether this removes more at once than is allowed, so that nothing is done without being told to.
+    /// Whether this, and what is left for the next plan, removes more at once than is allowed: then nothing is done without
+    /// being told to.
     pub too_much: bool,
 }
 
@@ -88,18 +89,23 @@ pub fn plan(mut packs: Vec<PackFacts>, limits: &SweepLimits) -> SweepPlan {
         live_bytes,
         ..SweepPlan::default()
     };
+    let mut freed_in_all = 0;
     for pack in packs {
         let wanted =
             pack.condemned || (dead > may_stay && pack.dead_bytes() > 0) || (merge && small(&pack));
-        if wanted && plan.victims.len() < VICTIMS_MAX {
-            dead -= pack.dead_bytes();
+        if !wanted {
+            continue;
+        }
+        dead -= pack.dead_bytes();
+        freed_in_all += pack.dead_bytes();
+        if plan.victims.len() < VICTIMS_MAX {
             plan.freed_bytes += pack.dead_bytes();
             plan.moved_bytes += pack.live_bytes;
             plan.victims.push(pack);
         }
     }
     plan.too_much = bytes > limits.removed_free_bytes
-        && plan.freed_bytes as f64 > bytes as f64 * limits.removed_share;
+        && freed_in_all as f64 > bytes as f64 * limits.removed_share;
     plan
 }
 
@@ -166,6 +172,10 @@ mod tests {
     fn removing_most_of_much_needs_to_be_told() {
         check(&[pack(1, 900, 0), pack(2, 100, 100)], &[1], false);
         check(&[pack(1, 9_000, 0), pack(2, 1_000, 1_000)], &[1], true);
+        // Also where a plan is too short to show it.
+        let dead = (1..=900).map(|id| pack(id, 100, 0));
+        let packs = dead.chain([pack(901, 10_000, 10_000)]).collect();
+        assert!(plan(packs, &LIMITS).too_much);
     }
 
     #[test]
