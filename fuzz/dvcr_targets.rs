@@ -3,11 +3,16 @@
 use bytes::Bytes;
 use dvcr::{
     backend::PackId,
-    store::pack::{
-        BlobHead, Entry, Footer, LayoutError, PACK_HEADER_LEN, PackHeader, RECORD_HEADER_LEN,
-        RecordHeader, RecordId, RecordWalk, TRAILER_LEN, verify,
+    store::{
+        IngestState,
+        pack::{
+            BlobHead, Entry, Footer, LayoutError, PACK_HEADER_LEN, PackHeader, RECORD_HEADER_LEN,
+            RecordHeader, RecordId, RecordWalk, TRAILER_LEN, verify,
+        },
+        recipe::{PART_PIECES_MAX, Piece, RecipePart},
     },
 };
+use dvcr_core::chunk::CHUNK_BYTES_MAX;
 
 /// A pack: no decoder panics, and whatever one accepts is what the encoder writes.
 pub fn pack(data: &[u8]) {
@@ -140,4 +145,28 @@ fn mend_pack(data: &[u8]) -> Vec<u8> {
     put(&mut data, end + 28, &sum);
     put(&mut data, end + 32, b"DVCRFOOT");
     data
+}
+
+/// A part of a recipe, and the state of an upload, which holds one: what is accepted is within bounds, and is what the
+/// encoder writes.
+pub fn recipe(data: &[u8]) {
+    if let Ok(part) = RecipePart::parse(data) {
+        assert_eq!(part.encode(), data);
+        assert!(part.pieces.len() <= PART_PIECES_MAX);
+        for piece in &part.pieces {
+            assert!(!piece.is_empty());
+            if let Piece::Chunk { len, .. } = piece {
+                assert!(*len as usize <= CHUNK_BYTES_MAX);
+            }
+        }
+        let len: u128 = part
+            .pieces
+            .iter()
+            .map(|piece| u128::from(piece.len()))
+            .sum();
+        assert_eq!(u128::from(part.start) + len, u128::from(part.end()));
+    }
+    if let Ok(state) = IngestState::parse(&Bytes::copy_from_slice(data)) {
+        assert_eq!(state.encode(), data);
+    }
 }

@@ -3,7 +3,7 @@
 //! Included by `fuzz_targets/*.rs` (libFuzzer) and by `core/tests/fuzz_corpus.rs` (plain tests over the corpora).
 
 use dvcr_core::{
-    chunk::{CHUNK_BYTES_MAX, Cut, Cutter, is_zero},
+    chunk::{BLOCKS_MAX, CHUNK_BYTES_MAX, Cut, Cutter, FRAMES_BEFORE_MEAN, is_zero},
     oci::{DESCRIPTORS_MAX, Manifest, RANGES_MAX, Ranges, Route, parse_content_range, parse_range},
 };
 
@@ -116,4 +116,42 @@ fn cut_in_slices(blob: &[u8], slice: usize) -> Vec<Cut> {
         from += cut.len;
         cutter = Cutter::restore(&cutter.state()).expect("a state can be restored");
     }
+}
+
+/// A blob of zstd frames. Where the cutter sees a frame, libzstd sees it end at the same byte; and what libzstd decodes, the
+/// cutter sees as a frame.
+pub(crate) fn frames(blob: &[u8]) {
+    let mut cutter = Cutter::new();
+    let mut rest = blob;
+    // From the next one on the cutter may give up frames because they are small.
+    for before in 0..FRAMES_BEFORE_MEAN - 1 {
+        let Some(cut) = cutter.next(rest, true) else {
+            assert!(rest.is_empty(), "the end must be cut");
+            return;
+        };
+        let len = zstd::zstd_safe::find_frame_compressed_size(rest);
+        if frames_seen(&cutter) != before + 1 {
+            // A blob whose first frame is a skippable one is not taken for frames.
+            let skippable = before == 0 && rest.get(1..4) == Some(b"\x2A\x4D\x18");
+            assert!(skippable || !len.is_ok_and(|len| decodes(&rest[..len])));
+            return;
+        }
+        // Libzstd refuses some that the cutter takes, for the size of their window, say. It never finds another end.
+        assert!(len.is_err() || len == Ok(cut.len));
+        rest = &rest[cut.len..];
+    }
+}
+
+/// How many frames the cutter has seen; 0 once it cuts by content.
+fn frames_seen(cutter: &Cutter) -> u64 {
+    let state = cutter.state();
+    let count = state[2..].first_chunk().expect("a state has two numbers");
+    u64::from_le_bytes(*count)
+}
+
+/// Whether libzstd decodes a frame that is within all bounds of the cutter: of blocks, each at least three bytes, and of bytes
+/// in a block, which libzstd checks only where it must.
+fn decodes(frame: &[u8]) -> bool {
+    const BLOCK_BYTES_MAX: usize = 128 << 10;
+    frame.len() <= 3 * BLOCKS_MAX && zstd::bulk::decompress(frame, BLOCK_BYTES_MAX).is_ok()
 }

@@ -3,7 +3,7 @@
 #
 #   tools/install.sh [clients|peers|checks|all]
 #
-#   clients  what `cargo test` needs: docker engine, skopeo, podman, buildah, jq, qemu-img (Debian packages), crane, regctl, oras (built by Go)
+#   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, qemu-img (Debian packages), crane, regctl, oras (built by Go)
 #   peers    registries to compare with: docker-registry 2.8 (Debian), olareg, distribution 3 (built by Go)
 #   checks   cargo-deny
 #
@@ -23,7 +23,7 @@ olareg   github.com/olareg/olareg               v0.2.2  github.com/olareg/olareg
 registry github.com/distribution/distribution/v3 v3.1.1 github.com/distribution/distribution/v3/cmd/registry
 "
 # Debian packages as "command:package": the command tells whether the package is there.
-readonly APT_CLIENTS="dockerd:docker.io skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils"
+readonly APT_CLIENTS="dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils"
 readonly APT_PEERS="docker-registry:docker-registry"
 readonly CARGO_DENY_VERSION=0.20.2
 

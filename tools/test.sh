@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# Runs every check of the project. Needs cargo (rustup picks the pinned toolchain) and a C compiler.
+# Runs every check of the project. Needs cargo (rustup picks the pinned toolchain) and a C compiler; what else it takes,
+# tools/install.sh installs. Some tests start engines or mount file systems and need root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+# Where tools/install.sh puts programs.
+export PATH="${DVCR_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/dvcr-tools}/bin:$PATH"
 
 step() {
     local begin=$SECONDS
@@ -10,6 +14,11 @@ step() {
     printf '==> %ss: %s\n' "$((SECONDS - begin))" "$*"
 }
 
+step tools/install.sh checks
 step cargo fmt --all --check
+# For all systems, because that is what cargo deny looks at before it chooses; from here on nothing is downloaded.
+step cargo fetch --locked
+step cargo deny --offline --locked check bans licenses sources
 step cargo clippy --locked --workspace --all-targets -- -D warnings
+step tools/install.sh clients
 step cargo test --locked --workspace

@@ -241,14 +241,25 @@ fn check_empty(path: &Path) -> Result<(), DataDirError> {
     Ok(())
 }
 
-/// A missing pack directory, say of a volume that was not mounted, must not look like an empty registry.
+/// A missing pack directory, say of a volume that was not mounted, must not look like an empty registry; nor must packs whose
+/// metadata was lost. Metadata is durable before the first pack is created.
 fn check_complete(path: &Path) -> Result<(), DataDirError> {
-    if !path.join(PACKS).is_dir() {
-        let what = format!("it has no directory {PACKS}");
-        return Err(DataDirError::Damaged {
+    let damaged = |what| {
+        Err(DataDirError::Damaged {
             path: path.to_path_buf(),
             what,
-        });
+        })
+    };
+    let packs = path.join(PACKS);
+    if !packs.is_dir() {
+        return damaged(format!("it has no directory {PACKS}"));
+    }
+    let meta = path.join(META);
+    if !meta.try_exists().map_err(failed("look for", &meta))? {
+        let mut found = fs::read_dir(&packs).map_err(failed("list", &packs))?;
+        if found.next().is_some() {
+            return damaged(format!("it has packs and no {META}"));
+        }
     }
     Ok(())
 }

@@ -195,6 +195,20 @@ fn missing_packs_do_not_look_like_an_empty_registry() {
 }
 
 #[test]
+fn missing_metadata_does_not_look_like_an_empty_registry() {
+    let root = tempfile::tempdir().unwrap();
+    drop(DataDir::open(root.path()).unwrap());
+    // Set up, and stopped before the metadata was created.
+    drop(DataDir::open(root.path()).unwrap());
+    fs::write(root.path().join(PACKS).join("0000000000000001.pack"), "").unwrap();
+    let error = DataDir::open(root.path()).unwrap_err();
+    assert!(
+        matches!(&error, DataDirError::Damaged { what, .. } if what.contains(META)),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_file_is_no_directory() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("file");

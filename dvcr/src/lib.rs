@@ -5,8 +5,10 @@
 
 pub mod backend;
 pub mod blocking;
+pub mod cli;
 pub mod clock;
 pub mod data_dir;
+pub mod durations;
 pub mod http;
 pub mod logging;
 pub mod meta;

@@ -1,9 +1,9 @@
 //! What the server counts, for Prometheus. Names begin with `dvcr_`; counters end with `_total`.
 //!
-//! A [`Metrics`] is created once and shared; its fields are counters that any part increments directly. All of them may
-//! be used concurrently.
+//! A [`Metrics`] is created once and shared; its fields are counters that the HTTP side increments directly. What the
+//! storage counts by itself is read when somebody scrapes ([`storage`]). All of it may be used concurrently.
 
-use std::sync::atomic::AtomicU64;
+pub mod storage;
 
 use axum::http::Method;
 use prometheus_client::{
@@ -18,11 +18,6 @@ const REQUEST_SECONDS: [f64; 13] = [
     0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0,
 ];
 
-/// Upper bounds of fsync durations in seconds: from a drive with a protected cache to a disk that other work keeps busy.
-const FSYNC_SECONDS: [f64; 12] = [
-    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
-];
-
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -30,8 +25,6 @@ pub struct Metrics {
     pub http: HttpMetrics,
     /// Connections.
     pub connections: ConnectionMetrics,
-    /// The chunk store.
-    pub store: StoreMetrics,
     registry: std::sync::RwLock<Registry>,
 }
 
@@ -61,9 +54,10 @@ pub struct ConnectionMetrics {
     pub open: Gauge,
     /// `dvcr_connections_accepted_total`.
     pub accepted: Counter,
-    /// `dvcr_connections_refused_total`: closed at once, because as many as the setting allows were open for too long.
-    pub refused: Counter,
-    /// `dvcr_connections_stalled_total`: cut because the client read nothing for too long.
+    /// `dvcr_connections_idle_total`: closed because no request came for too long.
+    pub idle: Counter,
+    /// `dvcr_connections_stalled_total`: cut because the client sent its header too slowly, or read nothing of its
+    /// answer, for too long.
     pub stalled: Counter,
     /// `dvcr_tls_handshake_failures_total`.
     pub tls_failures: Counter,
@@ -71,78 +65,6 @@ pub struct ConnectionMetrics {
     pub tls_reloads: Counter,
     /// `dvcr_tls_reload_failures_total`: times that a changed certificate could not be used; the old one stayed.
     pub tls_reload_failures: Counter,
-}
-
-/// The chunk store and its metadata. Incremented by the store.
-#[derive(Debug)]
-pub struct StoreMetrics {
-    /// `dvcr_ingest_bytes_total`: logical bytes that were cut into chunks.
-    pub ingest_bytes: Counter,
-    /// `dvcr_ingest_chunks_total`: chunks that blobs were cut into, zero runs aside.
-    pub ingest_chunks: Counter,
-    /// `dvcr_dedup_hit_bytes_total`: logical bytes of chunks that were stored already.
-    pub dedup_hit_bytes: Counter,
-    /// `dvcr_dedup_hit_chunks_total`: chunks that were stored already.
-    pub dedup_hit_chunks: Counter,
-    /// `dvcr_zero_bytes_total`: logical bytes of zero runs, which take no space.
-    pub zero_bytes: Counter,
-    /// `dvcr_stored_new_bytes_total`: bytes that were appended to packs for new chunks, headers included.
-    pub stored_new_bytes: Counter,
-    /// `dvcr_logical_bytes`: sum of the lengths of all blobs, each counted once; refreshed when somebody asks for statistics.
-    pub logical_bytes: Gauge,
-    /// `dvcr_stored_bytes`: bytes that packs take on disk; refreshed likewise.
-    pub stored_bytes: Gauge,
-    /// `dvcr_cache_hits_total`: chunks that a read found decoded.
-    pub cache_hits: Counter,
-    /// `dvcr_cache_misses_total`: chunks that a read had to fetch and decode.
-    pub cache_misses: Counter,
-    /// `dvcr_cache_bytes`: bytes that the cache of decoded chunks holds.
-    pub cache_bytes: Gauge,
-    /// `dvcr_ingest_queue_depth`: chunks that wait for a worker.
-    pub ingest_queue_depth: Gauge,
-    /// `dvcr_ingest_memory_bytes`: memory that running uploads hold for bytes which are not yet stored.
-    pub ingest_memory_bytes: Gauge,
-    /// `dvcr_uploads_open`: upload sessions.
-    pub uploads_open: Gauge,
-    /// `dvcr_fsync_seconds`: how long making a pack durable took.
-    pub fsync_seconds: Histogram,
-    /// `dvcr_metadata_commits_total`: durable commits of the metadata; each may hold many transactions.
-    pub metadata_commits: Counter,
-    /// `dvcr_metadata_transactions_total`: transactions that were applied.
-    pub metadata_transactions: Counter,
-    /// `dvcr_metadata_conflicts_total`: transactions whose checks did not hold.
-    pub metadata_conflicts: Counter,
-    /// `dvcr_compression_level`: level at which new chunks are compressed now; lower when the workers fall behind.
-    pub compression_level: Gauge,
-    /// `dvcr_corrupt_chunks_total`: reads that found stored bytes damaged.
-    pub corrupt_chunks: Counter<u64, AtomicU64>,
-}
-
-impl Default for StoreMetrics {
-    fn default() -> Self {
-        Self {
-            ingest_bytes: Counter::default(),
-            ingest_chunks: Counter::default(),
-            dedup_hit_bytes: Counter::default(),
-            dedup_hit_chunks: Counter::default(),
-            zero_bytes: Counter::default(),
-            stored_new_bytes: Counter::default(),
-            logical_bytes: Gauge::default(),
-            stored_bytes: Gauge::default(),
-            cache_hits: Counter::default(),
-            cache_misses: Counter::default(),
-            cache_bytes: Gauge::default(),
-            ingest_queue_depth: Gauge::default(),
-            ingest_memory_bytes: Gauge::default(),
-            uploads_open: Gauge::default(),
-            fsync_seconds: Histogram::new(FSYNC_SECONDS),
-            metadata_commits: Counter::default(),
-            metadata_transactions: Counter::default(),
-            metadata_conflicts: Counter::default(),
-            compression_level: Gauge::default(),
-            corrupt_chunks: Counter::default(),
-        }
-    }
 }
 
 /// Labels of a request.
@@ -196,22 +118,19 @@ impl Metrics {
     /// All counters at zero.
     pub fn new() -> Self {
         let http = HttpMetrics {
-            requests: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS)),
+            requests: Family::default(),
             in_flight: Gauge::default(),
             received_bytes: Counter::default(),
             sent_bytes: Counter::default(),
         };
         let connections = ConnectionMetrics::default();
-        let store = StoreMetrics::default();
         let mut registry = Registry::with_prefix("dvcr");
         register_http(&mut registry, &http);
         register_connections(&mut registry, &connections);
-        register_store(&mut registry, &store);
         Self {
             http,
             connections,
-            store,
             registry: std::sync::RwLock::new(registry),
         }
     }
@@ -279,7 +198,7 @@ fn register_connections(registry: &mut Registry, metrics: &ConnectionMetrics) {
     let ConnectionMetrics {
         open,
         accepted,
-        refused,
+        idle,
         stalled,
         tls_failures,
         tls_reloads,
@@ -289,13 +208,13 @@ fn register_connections(registry: &mut Registry, metrics: &ConnectionMetrics) {
     for (name, help, counter) in [
         ("connections_accepted", "Connections accepted", accepted),
         (
-            "connections_refused",
-            "Connections closed because too many were open",
-            refused,
+            "connections_idle",
+            "Connections closed because no request came",
+            idle,
         ),
         (
             "connections_stalled",
-            "Connections cut because the client read nothing",
+            "Connections cut because the client was too slow",
             stalled,
         ),
         (
@@ -312,123 +231,6 @@ fn register_connections(registry: &mut Registry, metrics: &ConnectionMetrics) {
     ] {
         registry.register(name, help, counter.clone());
     }
-}
-
-fn register_store(registry: &mut Registry, metrics: &StoreMetrics) {
-    let StoreMetrics {
-        ingest_bytes,
-        ingest_chunks,
-        dedup_hit_bytes,
-        dedup_hit_chunks,
-        zero_bytes,
-        stored_new_bytes,
-        logical_bytes,
-        stored_bytes,
-        cache_hits,
-        cache_misses,
-        cache_bytes,
-        ingest_queue_depth,
-        ingest_memory_bytes,
-        uploads_open,
-        fsync_seconds,
-        metadata_commits,
-        metadata_transactions,
-        metadata_conflicts,
-        compression_level,
-        corrupt_chunks,
-    } = metrics;
-    bytes(
-        registry,
-        "ingest",
-        "Logical bytes cut into chunks",
-        ingest_bytes,
-    );
-    bytes(
-        registry,
-        "dedup_hit",
-        "Logical bytes of chunks stored already",
-        dedup_hit_bytes,
-    );
-    bytes(registry, "zero", "Logical bytes of zero runs", zero_bytes);
-    bytes(
-        registry,
-        "stored_new",
-        "Bytes appended to packs for new chunks",
-        stored_new_bytes,
-    );
-    for (name, help, counter) in [
-        (
-            "ingest_chunks",
-            "Chunks that blobs were cut into",
-            ingest_chunks,
-        ),
-        (
-            "dedup_hit_chunks",
-            "Chunks stored already",
-            dedup_hit_chunks,
-        ),
-        ("cache_hits", "Chunks that a read found decoded", cache_hits),
-        (
-            "cache_misses",
-            "Chunks that a read had to decode",
-            cache_misses,
-        ),
-        (
-            "metadata_commits",
-            "Durable commits of the metadata",
-            metadata_commits,
-        ),
-        (
-            "metadata_transactions",
-            "Metadata transactions applied",
-            metadata_transactions,
-        ),
-        (
-            "metadata_conflicts",
-            "Metadata transactions whose checks did not hold",
-            metadata_conflicts,
-        ),
-        (
-            "corrupt_chunks",
-            "Reads that found stored bytes damaged",
-            corrupt_chunks,
-        ),
-    ] {
-        registry.register(name, help, counter.clone());
-    }
-    for (name, help, gauge) in [
-        ("logical", "Sum of the lengths of all blobs", logical_bytes),
-        ("stored", "Bytes that packs take", stored_bytes),
-        ("cache", "Bytes of decoded chunks in memory", cache_bytes),
-        (
-            "ingest_memory",
-            "Memory that running uploads hold",
-            ingest_memory_bytes,
-        ),
-    ] {
-        registry.register_with_unit(name, help, Unit::Bytes, gauge.clone());
-    }
-    for (name, help, gauge) in [
-        (
-            "ingest_queue_depth",
-            "Chunks that wait for a worker",
-            ingest_queue_depth,
-        ),
-        ("uploads_open", "Upload sessions", uploads_open),
-        (
-            "compression_level",
-            "Level at which new chunks are compressed",
-            compression_level,
-        ),
-    ] {
-        registry.register(name, help, gauge.clone());
-    }
-    registry.register_with_unit(
-        "fsync",
-        "How long making a pack durable took",
-        Unit::Seconds,
-        fsync_seconds.clone(),
-    );
 }
 
 fn bytes(registry: &mut Registry, name: &str, help: &str, counter: &Counter) {
@@ -450,7 +252,6 @@ mod tests {
             .get_or_create(&labels.without_status())
             .observe(0.002);
         metrics.http.received_bytes.inc_by(7);
-        metrics.store.fsync_seconds.observe(0.1);
         let text = metrics.encode();
         for line in [
             "dvcr_http_requests_total{endpoint=\"blob\",method=\"GET\",status=\"206\"} 1",
@@ -458,13 +259,6 @@ mod tests {
             "dvcr_http_received_bytes_total 7",
             "dvcr_http_requests_in_flight 0",
             "dvcr_connections 0",
-            "dvcr_dedup_hit_bytes_total 0",
-            "dvcr_dedup_hit_chunks_total 0",
-            "dvcr_logical_bytes 0",
-            "dvcr_stored_bytes 0",
-            "dvcr_cache_bytes 0",
-            "dvcr_fsync_seconds_count 1",
-            "dvcr_metadata_commits_total 0",
             "# EOF",
         ] {
             assert!(text.lines().any(|known| known == line), "{line}\n{text}");

@@ -37,12 +37,22 @@ fn pack() {
     replay("pack", dvcr_targets::pack);
 }
 
+#[test]
+fn recipe() {
+    replay("recipe", dvcr_targets::recipe);
+}
+
 mod seeds {
     use bytes::Bytes;
     use dvcr::{
         backend::PackId,
-        store::pack::{Codec, PackBuilder, PackHeader, Record, RecordId},
+        store::{
+            IngestState,
+            pack::{Codec, PackBuilder, PackHeader, Record, RecordId},
+            recipe::{Piece, RecipePart},
+        },
     };
+    use dvcr_core::{chunk::ChunkId, oci::Algorithm};
 
     use super::*;
 
@@ -92,7 +102,49 @@ mod seeds {
 
     #[test]
     #[ignore = "writes the seeds anew, after a change of the format"]
-    fn write() {
+    fn write_recipe() {
+        let chunk = |byte, len| Piece::Chunk {
+            id: ChunkId([byte; 32]),
+            len,
+        };
+        let part = |start, pieces| RecipePart { start, pieces };
+        let mut upload = IngestState::new(7, Algorithm::Sha256);
+        upload.tail = Bytes::from_static(b"not cut yet");
+        upload.starts = vec![0, 1 << 28];
+        upload.part = part(1 << 28, vec![chunk(4, 5)]);
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/recipe");
+        fs::create_dir_all(&corpus).unwrap();
+        for (name, bytes) in [
+            ("empty", part(0, vec![]).encode()),
+            (
+                "chunks",
+                part(0, vec![chunk(1, 65_536), chunk(2, 1)]).encode(),
+            ),
+            (
+                "zeros",
+                part(
+                    1 << 40,
+                    vec![Piece::Zeros { len: 1 << 50 }, chunk(3, 1 << 20)],
+                )
+                .encode(),
+            ),
+            (
+                "end-of-all",
+                part(u64::MAX - 4, vec![Piece::Zeros { len: 4 }]).encode(),
+            ),
+            ("upload", upload.encode()),
+            (
+                "upload-begun",
+                IngestState::new(8, Algorithm::Sha512).encode(),
+            ),
+        ] {
+            fs::write(corpus.join(name), bytes).unwrap();
+        }
+    }
+
+    #[test]
+    #[ignore = "writes the seeds anew, after a change of the format"]
+    fn write_pack() {
         let (sealed, start) = pack();
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/pack");
         fs::create_dir_all(&corpus).unwrap();

@@ -18,9 +18,9 @@ use super::{
 
 /// Answers everything below `/api/`.
 pub(super) async fn serve(app: App, request: Request) -> Response {
-    // Without its body, which must not be shared between threads.
-    let (request, _) = request.into_parts();
-    let mut response = match answer(&app, &request).await {
+    // The body of a GET means nothing.
+    let (parts, _) = request.into_parts();
+    let mut response = match answer(&app, &parts).await {
         Ok(body) => (
             [(
                 header::CONTENT_TYPE,
@@ -29,7 +29,7 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
             body,
         )
             .into_response(),
-        Err(error) => problem(error, &request.method),
+        Err(error) => problem(error, &parts.method),
     };
     response.extensions_mut().insert(Endpoint("api"));
     response
@@ -40,11 +40,14 @@ async fn answer(app: &App, request: &Parts) -> Result<Body, ApiError> {
     if !matches!(request.method, Method::GET | Method::HEAD) {
         return Err(RequestError::MethodNotAllowed(&["GET", "HEAD"]).into());
     }
-    let info = request.extensions.get::<RequestInfo>();
-    let who = info
-        .map(|info| info.principal.clone())
+    let info = request
+        .extensions
+        .get::<RequestInfo>()
         .ok_or_else(|| RequestError::Internal("no request info".to_owned()))?;
-    let stats = app.registry.stats(&who, repository.as_ref()).await?;
+    let stats = app
+        .registry
+        .stats(&info.principal, repository.as_ref())
+        .await?;
     let json = serde_json::to_vec(&stats)
         .map_err(|error| RequestError::Internal(format!("encode stats: {error}")))?;
     Ok(Body::from(json))

@@ -286,9 +286,11 @@ impl Answer {
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static("Basic realm=\"dvcr\""),
             ),
-            E::Unsupported(_) | E::Invalid(_) => {
-                Self::new(S::BAD_REQUEST, ErrorCode::Unsupported, error)
-            }
+            // The specification's statuses for a delete that is not offered are 400 and 405; its conformance suites take 405
+            // only. Reading stays possible, which `Allow` says.
+            E::InUse(_) => Self::new(S::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, error)
+                .with(header::ALLOW, HeaderValue::from_static("GET, HEAD")),
+            E::Invalid(_) => Self::new(S::BAD_REQUEST, ErrorCode::Unsupported, error),
             // Not 409: clients try 503 again by themselves, and trying again is all there is to do.
             E::Conflict => Self::ours(S::SERVICE_UNAVAILABLE, UNAVAILABLE, &error.to_string())
                 .with(header::RETRY_AFTER, RETRY_BUSY_SECONDS),
@@ -328,9 +330,11 @@ impl Answer {
             RouteError::Reference(text) if text.contains(':') => {
                 Self::new(S::BAD_REQUEST, ErrorCode::DigestInvalid, error)
             }
-            RouteError::Reference(_) => {
+            RouteError::Reference(_) if method == Method::PUT => {
                 Self::new(S::BAD_REQUEST, ErrorCode::ManifestInvalid, error)
             }
+            // No manifest can have such a name, so there is none to read or delete.
+            RouteError::Reference(_) => Self::new(S::NOT_FOUND, ErrorCode::ManifestUnknown, error),
         }
     }
 
@@ -475,7 +479,8 @@ mod tests {
         check(E::Denied, 403, "DENIED");
         let answer = check(E::Unauthorized, 401, "UNAUTHORIZED");
         assert!(answer.headers.contains_key(header::WWW_AUTHENTICATE));
-        check(E::Unsupported("no".into()), 400, "UNSUPPORTED");
+        let answer = check(E::InUse(digest), 405, "UNSUPPORTED");
+        assert_eq!(answer.headers[header::ALLOW], "GET, HEAD");
         check(E::Invalid("no".into()), 400, "UNSUPPORTED");
         check(E::Conflict, 503, "UNAVAILABLE");
         check(E::Store(StoreError::Full), 507, "UNAVAILABLE");
@@ -501,7 +506,7 @@ mod tests {
         check(RouteError::NotFound, 404, "UNSUPPORTED");
         check(RouteError::Name("A".into()), 400, "NAME_INVALID");
         check(RouteError::Digest("x".into()), 400, "DIGEST_INVALID");
-        check(RouteError::Reference(".x".into()), 400, "MANIFEST_INVALID");
+        check(RouteError::Reference(".x".into()), 404, "MANIFEST_UNKNOWN");
         check(
             RouteError::Reference("sha256:x".into()),
             400,
@@ -509,6 +514,11 @@ mod tests {
         );
         let delete = Answer::to(&RouteError::Digest("x".into()).into(), &Method::DELETE);
         assert_eq!(delete.status, StatusCode::NOT_FOUND);
+        let put = Answer::to(&RouteError::Reference(".x".into()).into(), &Method::PUT);
+        assert_eq!(
+            (put.status, put.code),
+            (StatusCode::BAD_REQUEST, "MANIFEST_INVALID")
+        );
     }
 
     #[test]

@@ -103,6 +103,10 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
     if let Some(Endpoint(endpoint)) = response.extensions().get() {
         record.endpoint = endpoint;
     }
+    record.len = response
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|len| len.to_str().ok()?.parse().ok());
     response.map(|body| {
         // A HEAD has the fields of a GET and never its bytes; hyper sees to it, but callers in process have no hyper.
         let body = if method == Method::HEAD {
@@ -158,6 +162,8 @@ struct Record {
     status: Option<StatusCode>,
     received: Arc<AtomicU64>,
     sent: u64,
+    /// Length of the answer's body, if its header says so: nobody asks such a body whether it has ended.
+    len: Option<u64>,
     /// The answer was handed over whole.
     complete: bool,
     permit: Option<OwnedSemaphorePermit>,
@@ -173,7 +179,7 @@ impl Record {
         Self {
             metrics,
             span,
-            running: Running::begin(activity),
+            running: Running::begin(activity, parts.version),
             started: Instant::now(),
             method: parts.method.clone(),
             path: cut(parts.uri.path()),
@@ -183,6 +189,7 @@ impl Record {
             status: None,
             received: Arc::new(AtomicU64::new(0)),
             sent: 0,
+            len: None,
             complete: false,
             permit: None,
         }
@@ -214,7 +221,7 @@ impl Drop for Record {
                     status,
                     sent_bytes = self.sent,
                     received_bytes = received,
-                    duration_ms = duration.as_secs_f64() * 1e3,
+                    duration_ms = duration.as_micros() as f64 / 1e3,
                     complete = self.complete,
                     principal = self.principal,
                     user_agent = self.user_agent,
@@ -263,7 +270,7 @@ impl http_body::Body for Observed {
             Some(Ok(frame)) => {
                 record.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
                 // The last frame may be asked for without asking for the end.
-                record.complete = this.body.is_end_stream();
+                record.complete = this.body.is_end_stream() || record.len == Some(record.sent);
                 record.running.handed_over();
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use super::{
     Inner, Principal, Registry, RegistryError,
-    policy::{self, Action},
+    policy::{self, Action, Sparse, sparse_of},
 };
 use crate::{
     blocking,
@@ -131,7 +131,7 @@ impl Registry {
     }
 
     /// Removes a blob from a repository. Refused while a manifest of that repository refers to it: what is committed
-    /// reads back in full.
+    /// reads back in full. Where manifests may lack blobs, they may lose them, too.
     pub async fn blob_delete(
         &self,
         who: &Principal,
@@ -140,21 +140,16 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         policy::authorize(who, Some(repository), Action::Delete)?;
         let inner = &self.0;
+        let keep_referred = sparse_of(&inner.options.sparse, repository) != Sparse::All;
         inner
             .transact(|| async {
                 inner.held(repository, digest).await?;
-                let edges = key::edges(digest, repository);
-                if !inner.meta.scan(&edges, 1).await?.is_empty() {
-                    let what = format!(
-                        "a manifest of this repository refers to blob {digest}; delete that first"
-                    );
-                    return Err(RegistryError::Unsupported(what));
+                let mut checks = vec![Check::Present(key::hold(repository, digest))];
+                if keep_referred {
+                    checks.push(inner.unreferred(repository, digest).await?);
                 }
                 let txn = Txn {
-                    checks: vec![
-                        Check::EmptyRange(edges),
-                        Check::Present(key::hold(repository, digest)),
-                    ],
+                    checks,
                     puts: vec![(
                         key::review_blob(inner.now_ms(), repository, digest),
                         record::mark(),
@@ -166,7 +161,8 @@ impl Registry {
                 };
                 Ok((txn, ()))
             })
-            .await
+            .await?;
+        inner.drop_repository_if_empty(repository).await
     }
 
     /// Makes a blob of another repository part of this one; of any that the principal may read where none is named.

@@ -13,13 +13,16 @@ use super::{
     *,
 };
 use crate::{
-    backend::{PackBackend, crash::CrashBackend},
+    backend::{PackBackend, PackId, crash::CrashBackend},
     clock::ManualClock,
-    meta::redb::{
-        RedbMeta, RedbOptions,
-        crash_disk::{CrashDisk, Dice, Power},
+    meta::{
+        record::{PackRecord, PackState},
+        redb::{
+            RedbMeta, RedbOptions,
+            crash_disk::{CrashDisk, Dice, Power},
+        },
     },
-    store::StoreOptions,
+    store::{StoreOptions, pack::PACK_HEADER_LEN},
 };
 
 const WHO: Principal = Principal::Anonymous;
@@ -276,6 +279,29 @@ impl Machine {
         }
     }
 
+    /// Once the store is closed, every pack that the metadata knows is sealed, and others are empty: a removed pack may be back
+    /// after a crash, and none but empty ones was removed.
+    async fn check_packs(&self) {
+        self.registry.store().close().await.unwrap();
+        let rows = self.meta.scan(&key::packs(), 1000).await.unwrap();
+        let mut known = Vec::new();
+        for (key, row) in rows {
+            let record = PackRecord::decode(&key, &row).unwrap();
+            let id = key::last_field(&key::packs(), &key).try_into().unwrap();
+            let pack = PackId(u64::from_be_bytes(id));
+            assert_eq!(record.state, PackState::Sealed, "{pack}");
+            assert_eq!(record.bytes, self.packs.len(pack).unwrap(), "{pack}");
+            known.push(pack);
+        }
+        for pack in self.packs.list().unwrap() {
+            let len = self.packs.len(pack).unwrap();
+            assert!(
+                known.contains(&pack) || len < PACK_HEADER_LEN as u64,
+                "{pack}"
+            );
+        }
+    }
+
     async fn pull(&self, digest: &Digest) -> Vec<u8> {
         use futures::TryStreamExt as _;
         let reader = self
@@ -317,6 +343,7 @@ async fn a_crash_at_any_sync_loses_nothing_acknowledged() {
         let result = machine.work(1).await;
         let mut machine = machine.crash(crash_at).await;
         machine.check().await;
+        machine.check_packs().await;
         if let Err(error) = result {
             assert!(
                 !matches!(error, RegistryError::DigestMismatch { .. }),
@@ -340,6 +367,7 @@ async fn crashes_again_and_again_lose_nothing_acknowledged() {
             let _power_failed = machine.work(seed * 10 + round % 3).await;
             machine = machine.crash(dice.next_u64()).await;
             machine.check().await;
+            machine.check_packs().await;
             machine.acknowledged.uploads.clear();
         }
         assert!(!machine.packs.list().unwrap().is_empty());

@@ -69,9 +69,9 @@ pub enum RegistryError {
     /// Nobody is logged in, and somebody must be.
     #[error("authentication required")]
     Unauthorized,
-    /// Not offered, or refused by policy.
-    #[error("unsupported: {0}")]
-    Unsupported(String),
+    /// What cannot be removed while a manifest of the repository refers to it.
+    #[error("a manifest of this repository refers to {0}; delete that first")]
+    InUse(Digest),
     /// The request contradicts itself or the specification.
     #[error("{0}")]
     Invalid(String),

@@ -7,10 +7,10 @@ use dvcr_core::oci::{Descriptor, Digest, Manifest, ManifestKind, Reference, Repo
 
 use super::{
     Inner, Principal, Registry, RegistryError,
-    policy::{self, Action, Sparse},
+    policy::{self, Action, Sparse, sparse_of},
 };
 use crate::meta::{
-    Check, Commit, Txn, key,
+    Check, Txn, key,
     record::{self, ManifestRecord, Record as _, TagRecord},
 };
 
@@ -112,7 +112,8 @@ impl Registry {
         })
     }
 
-    /// Removes a tag, or a manifest with all its tags.
+    /// Removes a tag, or a manifest with all its tags. A manifest that an index of the repository lists is refused, unless
+    /// indexes there may lack manifests.
     pub async fn manifest_delete(
         &self,
         who: &Principal,
@@ -158,7 +159,7 @@ impl Inner {
     ) -> Result<Txn, RegistryError> {
         let now = self.now_ms();
         let mut txn = Txn::default();
-        let sparse = self.options.sparse.get(repository);
+        let sparse = sparse_of(&self.options.sparse, repository);
 
         // Children: each is there, and stays there, because this transaction checks it and adds the edge.
         let blobs = manifest
@@ -257,6 +258,20 @@ impl Inner {
         Ok(())
     }
 
+    /// The check that no manifest of the repository refers to this. Refuses if one does.
+    pub(super) async fn unreferred(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Check, RegistryError> {
+        let edges = key::edges(digest, repository);
+        if self.meta.scan(&edges, 1).await?.is_empty() {
+            Ok(Check::EmptyRange(edges))
+        } else {
+            Err(RegistryError::InUse(*digest))
+        }
+    }
+
     /// Deletes a manifest with its tags, or a page of its tags; returns whether there is more to do.
     async fn delete_step(
         &self,
@@ -273,6 +288,9 @@ impl Inner {
                 checks: vec![Check::Present(manifest_key.clone())],
                 ..Txn::default()
             };
+            if sparse_of(&self.options.sparse, repository) == Sparse::None {
+                txn.checks.push(self.unreferred(repository, digest).await?);
+            }
             let tags_of = key::tags_of(repository, digest);
             let tagged = self.meta.scan(&tags_of, TAGS_PAGE).await?;
             for (tagged_key, _) in &tagged {
@@ -322,32 +340,6 @@ impl Inner {
             Ok((txn, false))
         })
         .await
-    }
-
-    /// Forgets a repository in which neither a manifest nor a tag is left, so that it is not listed any more.
-    async fn drop_repository_if_empty(
-        &self,
-        repository: &RepositoryName,
-    ) -> Result<(), RegistryError> {
-        if !self
-            .meta
-            .scan(&key::manifests(repository), 1)
-            .await?
-            .is_empty()
-        {
-            return Ok(());
-        }
-        let txn = Txn {
-            checks: vec![
-                Check::EmptyRange(key::manifests(repository)),
-                Check::EmptyRange(key::tags(repository)),
-            ],
-            puts: vec![],
-            deletes: vec![key::repository(repository.as_str())],
-        };
-        // A conflict means that somebody pushed meanwhile.
-        let _: Commit = self.meta.commit(txn).await?;
-        Ok(())
     }
 }
 

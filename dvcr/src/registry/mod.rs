@@ -10,6 +10,9 @@ mod body;
 #[cfg(test)]
 mod crash_tests;
 mod error;
+#[cfg(test)]
+mod fault_tests;
+mod glob;
 mod manifest;
 pub mod policy;
 mod principal;
@@ -39,7 +42,7 @@ use crate::{
     },
     store::Store,
 };
-use policy::SparseRules;
+use policy::SparseRule;
 use session::Sessions;
 
 /// Times a transaction is tried again because another request changed the same rows: each time somebody else got on.
@@ -54,8 +57,8 @@ pub struct RegistryOptions {
     pub upload_expiry: Duration,
     /// Upload sessions at once.
     pub uploads_max: usize,
-    /// Which repositories may hold manifests with missing children.
-    pub sparse: SparseRules,
+    /// Which repositories may hold manifests with missing children; the first rule that fits decides.
+    pub sparse: Vec<SparseRule>,
 }
 
 impl Default for RegistryOptions {
@@ -64,7 +67,7 @@ impl Default for RegistryOptions {
             lease: Duration::from_secs(3600),
             upload_expiry: Duration::from_secs(24 * 3600),
             uploads_max: 10_000,
-            sparse: SparseRules::default(),
+            sparse: Vec::new(),
         }
     }
 }
@@ -173,6 +176,31 @@ impl Inner {
             txn.checks.push(Check::Absent(key.clone()));
             txn.puts.push((key, row.encode()));
         }
+        Ok(())
+    }
+
+    /// Forgets a repository that holds nothing any more, so that it is not listed.
+    async fn drop_repository_if_empty(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<(), RegistryError> {
+        let ranges = [
+            key::manifests(repository),
+            key::tags(repository),
+            key::holds(repository),
+        ];
+        for range in &ranges {
+            if !self.meta.scan(range, 1).await?.is_empty() {
+                return Ok(());
+            }
+        }
+        let txn = Txn {
+            checks: ranges.map(Check::EmptyRange).into(),
+            puts: vec![],
+            deletes: vec![key::repository(repository.as_str())],
+        };
+        // A conflict means that somebody pushed meanwhile.
+        let _: Commit = self.meta.commit(txn).await?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use dvcr_core::oci::RepositoryName;
 
-use super::{Principal, RegistryError};
+use super::{Principal, RegistryError, glob::glob_fits};
 
 /// What a principal wants to do to a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,43 +44,36 @@ pub enum Sparse {
     All,
 }
 
-/// Which repositories may hold manifests with missing children. The first rule whose glob fits decides.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SparseRules(pub Vec<(String, Sparse)>);
+impl std::str::FromStr for Sparse {
+    type Err = String;
 
-impl SparseRules {
-    /// One rule for all repositories.
-    #[must_use]
-    pub fn everywhere(sparse: Sparse) -> Self {
-        Self(vec![("**".into(), sparse)])
-    }
-
-    /// The rule for a repository.
-    #[must_use]
-    pub fn get(&self, repository: &RepositoryName) -> Sparse {
-        let fits = |(glob, _): &&(String, Sparse)| glob_fits(glob, repository.as_str());
-        self.0
-            .iter()
-            .find(fits)
-            .map_or(Sparse::None, |(_, sparse)| *sparse)
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "index" => Ok(Self::Index),
+            "all" => Ok(Self::All),
+            _ => Err(format!("{text:?} is not one of none, index, all")),
+        }
     }
 }
 
-/// Whether a repository name fits a glob: `*` is any part of one path segment, `**` any number of segments.
+/// What manifests in some repositories may lack.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SparseRule {
+    /// Glob of repository names, `*` for any part of a path segment, `**` for any number of segments.
+    pub repository: String,
+    /// What manifests there may lack.
+    pub sparse: Sparse,
+}
+
+/// What manifests of a repository may lack: the first rule that fits decides, and nothing is the default.
 #[must_use]
-pub fn glob_fits(glob: &str, name: &str) -> bool {
-    fn fits(glob: &[u8], name: &[u8]) -> bool {
-        match glob {
-            [] => name.is_empty(),
-            [b'*', b'*', rest @ ..] => (0..=name.len()).any(|n| fits(rest, &name[n..])),
-            [b'*', rest @ ..] => {
-                let segment = name.iter().position(|b| *b == b'/').unwrap_or(name.len());
-                (0..=segment).any(|n| fits(rest, &name[n..]))
-            }
-            [first, rest @ ..] => name.first() == Some(first) && fits(rest, &name[1..]),
-        }
-    }
-    fits(glob.as_bytes(), name.as_bytes())
+pub fn sparse_of(rules: &[SparseRule], repository: &RepositoryName) -> Sparse {
+    rules
+        .iter()
+        .find(|rule| glob_fits(&rule.repository, repository.as_str()))
+        .map_or(Sparse::None, |rule| rule.sparse)
 }
 
 #[cfg(test)]
@@ -88,28 +81,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn globs() {
-        let check =
-            |glob, name, expected| assert_eq!(glob_fits(glob, name), expected, "{glob} {name}");
-        check("**", "a/b/c", true);
-        check("vi/*/**", "vi/ns/image", true);
-        check("vi/*", "vi/ns/image", false);
-        check("vi/ns-*/x", "vi/ns-1/x", true);
-        check("a", "ab", false);
-        check("a*", "a", true);
-    }
-
-    #[test]
     fn the_first_rule_that_fits_decides() {
-        let rules = SparseRules(vec![
-            ("mirror/**".into(), Sparse::Index),
-            ("**".into(), Sparse::All),
-        ]);
-        assert_eq!(rules.get(&"mirror/x".parse().unwrap()), Sparse::Index);
-        assert_eq!(rules.get(&"other".parse().unwrap()), Sparse::All);
-        assert_eq!(
-            SparseRules::default().get(&"other".parse().unwrap()),
-            Sparse::None
-        );
+        let rule = |repository: &str, sparse| SparseRule {
+            repository: repository.to_owned(),
+            sparse,
+        };
+        let rules = [
+            rule("mirror/strict/**", Sparse::None),
+            rule("mirror/**", Sparse::Index),
+            rule("scratch", Sparse::All),
+        ];
+        for (repository, expected) in [
+            ("mirror/strict/a", Sparse::None),
+            ("mirror/a", Sparse::Index),
+            ("scratch", Sparse::All),
+            ("a", Sparse::None),
+        ] {
+            let name = repository.parse().unwrap();
+            assert_eq!(sparse_of(&rules, &name), expected, "{repository}");
+        }
     }
 }

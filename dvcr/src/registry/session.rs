@@ -113,6 +113,10 @@ impl Sessions {
         ))
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     pub(super) fn remove(&self, id: &SessionId) {
         self.lock().remove(id);
     }

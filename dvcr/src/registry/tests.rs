@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     backend::memory::MemoryBackend,
     clock::ManualClock,
-    meta::memory::MemoryMeta,
+    meta::{memory::MemoryMeta, record::ChunkRecord},
     store::{Store, StoreOptions},
 };
 
@@ -28,6 +28,14 @@ impl Bench {
     }
 
     async fn on(meta: Arc<MemoryMeta>, packs: Arc<MemoryBackend>) -> Self {
+        Self::with(meta, packs, RegistryOptions::default()).await
+    }
+
+    async fn with(
+        meta: Arc<MemoryMeta>,
+        packs: Arc<MemoryBackend>,
+        options: RegistryOptions,
+    ) -> Self {
         let clock = Arc::new(ManualClock::new(1_000_000));
         let store = Store::open(
             meta.clone(),
@@ -37,7 +45,7 @@ impl Bench {
         )
         .await
         .unwrap();
-        let registry = Registry::new(meta.clone(), store, clock, RegistryOptions::default());
+        let registry = Registry::new(meta.clone(), store, clock, options);
         Self {
             meta,
             packs,
@@ -325,14 +333,77 @@ async fn a_wrong_digest_is_refused_and_leaves_nothing() {
     assert!(bench.pull("a", &digest).await.is_err());
 }
 
+/// An image with the config `{}` and no layers, and the digest of that config.
+fn image() -> (Bytes, Digest) {
+    let config = Digest::sha256(b"{}");
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},"layers":[]}}"#
+    );
+    (Bytes::from(manifest), config)
+}
+
+#[tokio::test]
+async fn a_sparse_repository_may_lose_a_blob_before_its_manifest() {
+    let rule = |repository: &str, sparse| SparseRule {
+        repository: repository.to_owned(),
+        sparse,
+    };
+    let options = RegistryOptions {
+        sparse: vec![
+            rule("all", policy::Sparse::All),
+            rule("index", policy::Sparse::Index),
+        ],
+        ..RegistryOptions::default()
+    };
+    let bench = Bench::with(Arc::default(), Arc::default(), options).await;
+    let registry = &bench.registry;
+    let (manifest, config) = image();
+    let tag = "v1".parse::<Reference>().unwrap();
+    for (repository, sparse) in [("all", true), ("index", false), ("other", false)] {
+        bench.push(repository, &Bytes::from_static(b"{}")).await;
+        let name = name(repository);
+        registry
+            .manifest_put(&WHO, &name, &tag, &[], None, manifest.clone())
+            .await
+            .unwrap();
+        let deleted = registry.blob_delete(&WHO, &name, &config).await;
+        assert_eq!(deleted.is_ok(), sparse, "{repository}: {deleted:?}");
+        let pulled = bench.pull(repository, &config).await;
+        assert_eq!(pulled.is_err(), sparse, "{repository}");
+        assert!(registry.manifest_get(&WHO, &name, &tag).await.is_ok());
+    }
+    // The manifest still refers to it: pushed again, it is kept as before.
+    bench.push("all", &Bytes::from_static(b"{}")).await;
+    assert_eq!(bench.pull("all", &config).await.unwrap(), b"{}");
+}
+
+#[tokio::test]
+async fn a_repository_that_lost_its_last_manifest_is_there_until_its_last_blob_goes() {
+    let bench = Bench::new().await;
+    let registry = &bench.registry;
+    let (manifest, config) = image();
+    let (name, tag) = (name("a"), "v1".parse::<Reference>().unwrap());
+    bench.push("a", &Bytes::from_static(b"{}")).await;
+    let put = registry
+        .manifest_put(&WHO, &name, &tag, &[], None, manifest)
+        .await
+        .unwrap();
+    registry
+        .manifest_delete(&WHO, &name, &Reference::Digest(put.digest))
+        .await
+        .unwrap();
+    let tags = registry.tags(&WHO, &name, None, 10).await.unwrap();
+    assert!(tags.items.is_empty());
+    registry.blob_delete(&WHO, &name, &config).await.unwrap();
+    let tags = registry.tags(&WHO, &name, None, 10).await;
+    assert!(matches!(tags, Err(RegistryError::NameUnknown)), "{tags:?}");
+}
+
 #[tokio::test]
 async fn manifests_need_what_they_refer_to_and_keep_it() {
     let bench = Bench::new().await;
     let registry = &bench.registry;
-    let config = Digest::sha256(b"{}");
-    let manifest = Bytes::from(format!(
-        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},"layers":[]}}"#
-    ));
+    let (manifest, config) = image();
     let (repository, tag) = (name("a"), "v1".parse::<Reference>().unwrap());
     let put = || registry.manifest_put(&WHO, &repository, &tag, &[], None, manifest.clone());
     assert!(matches!(put().await, Err(RegistryError::ManifestBlobUnknown(d)) if d == config));
@@ -348,7 +419,7 @@ async fn manifests_need_what_they_refer_to_and_keep_it() {
     );
     assert!(matches!(
         registry.blob_delete(&WHO, &repository, &config).await,
-        Err(RegistryError::Unsupported(_))
+        Err(RegistryError::InUse(d)) if d == config
     ));
     assert_eq!(
         registry
@@ -444,4 +515,73 @@ async fn uploads_of_the_same_content_side_by_side_store_it_once() {
         .stored_bytes
         .load(std::sync::atomic::Ordering::Relaxed);
     assert!(stored < 11_000_000, "{stored} bytes for 10 MB of chunks");
+}
+
+#[tokio::test]
+async fn an_index_keeps_the_manifests_that_it_lists() {
+    let bench = Bench::new().await;
+    let registry = &bench.registry;
+    let repository = name("a");
+    bench.push("a", &Bytes::from_static(b"{}")).await;
+    let (manifest, _) = image();
+    let child = Digest::sha256(&manifest);
+    let put = async |bytes: Bytes| {
+        let digest = Digest::sha256(&bytes);
+        registry
+            .manifest_put(&WHO, &repository, &digest.into(), &[], None, bytes)
+            .await
+            .unwrap();
+        digest
+    };
+    let len = manifest.len();
+    put(manifest).await;
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{child}","size":{len}}}]}}"#
+    );
+    let index = put(Bytes::from(index)).await;
+    let delete = async |digest: Digest| {
+        registry
+            .manifest_delete(&WHO, &repository, &digest.into())
+            .await
+    };
+    assert!(matches!(delete(child).await, Err(RegistryError::InUse(d)) if d == child));
+    delete(index).await.unwrap();
+    delete(child).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_row_of_a_chunk_is_an_error_and_no_panic() {
+    let bench = Bench::new().await;
+    // Long enough that the pack goes on for longer than any read, behind the chunk that is damaged.
+    let digest = bench.push("a", &random(1, 8_000_000)).await;
+    let rows = bench.meta.scan(&key::chunks(), 1000).await.unwrap();
+    let decoded = rows
+        .iter()
+        .map(|(key, row)| (key.clone(), ChunkRecord::decode(key, row).unwrap()));
+    let (key, good) = decoded.min_by_key(|(_, row)| row.offset).unwrap();
+    for damaged in [
+        ChunkRecord {
+            stored_len: 5_000_000,
+            ..good
+        },
+        ChunkRecord {
+            stored_len: u32::MAX,
+            ..good
+        },
+        ChunkRecord {
+            offset: u32::MAX,
+            ..good
+        },
+        ChunkRecord {
+            stored_len: good.stored_len - 1,
+            ..good
+        },
+    ] {
+        let txn = Txn {
+            puts: vec![(key.clone(), damaged.encode())],
+            ..Txn::default()
+        };
+        assert_eq!(bench.meta.commit(txn).await.unwrap(), Commit::Done);
+        assert!(bench.pull("a", &digest).await.is_err(), "{damaged:?}");
+    }
 }

@@ -232,6 +232,12 @@ impl Registry {
         result
     }
 
+    /// Upload sessions that have a request, or have nothing stored yet.
+    #[must_use]
+    pub fn active_uploads(&self) -> usize {
+        self.0.sessions.len()
+    }
+
     /// Forgets uploads that nobody has gone on with for too long. Returns how many.
     pub async fn expire_uploads(&self) -> Result<usize, RegistryError> {
         let inner = &self.0;

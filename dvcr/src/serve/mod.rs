@@ -1,132 +1,179 @@
-//! The running server: engines, registry and listener put together, and taken down in order.
+//! The server: settings in, a running registry out.
 
-use std::{future::IntoFuture as _, sync::Arc, time::Duration};
+mod listener;
+#[cfg(test)]
+mod listener_tests;
+mod socket;
+mod storage;
+mod tls;
 
-use anyhow::{Context as _, bail};
-use tokio_util::sync::CancellationToken;
+use std::{net::SocketAddr, sync::Arc};
 
+use anyhow::Context as _;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+pub use self::listener::{Listener, ListenerOptions};
+use self::{storage::Storage, tls::Certificates};
 use crate::{
-    backend::file::FileBackend,
-    clock::SystemClock,
-    data_dir::DataDir,
-    http::{self, HttpLimits},
-    meta::redb::{RedbMeta, RedbOptions},
+    http::{HttpLimits, activity::Patience, router},
     metrics::Metrics,
-    registry::{Registry, RegistryOptions, policy::SparseRules},
-    settings::Settings,
-    store::{BLOCK_BYTES, Store, StoreOptions},
+    settings::{LimitSettings, Settings},
 };
 
-/// How often expired upload sessions are looked for.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
-
-/// Runs the registry until SIGTERM or SIGINT.
+/// Runs the registry until SIGTERM or SIGINT. The first signal lets requests finish, for as long as the setting `drain` says; a
+/// second one does not.
 pub async fn serve(settings: Settings) -> anyhow::Result<()> {
-    if settings.tls_files().is_some() {
-        bail!(
-            "TLS is not served yet; put a proxy with TLS in front, or leave out the tls settings"
-        );
-    }
-    let data = DataDir::open(&settings.data)?;
-    let options = RedbOptions {
-        cache_bytes: settings.meta_cache_bytes.as_usize(),
-    };
-    let meta = Arc::new(RedbMeta::open(data.meta_path(), &options).context("open the metadata")?);
-    let packs =
-        FileBackend::new(&data.packs_path(), settings.reserve_bytes.0).context("open the packs")?;
-    let clock = Arc::new(SystemClock);
-    let blocks = |bytes: usize| (bytes / BLOCK_BYTES).max(1);
-    let options = StoreOptions {
-        cache_bytes: settings.cache_bytes.0,
-        upload_blocks: blocks(settings.upload_memory_bytes.as_usize()),
-        all_upload_blocks: blocks(settings.all_uploads_memory_bytes.as_usize()),
-        ..StoreOptions::default()
-    };
-    let store = Store::open(meta.clone(), Arc::new(packs), clock.clone(), options)
-        .await
-        .context("open the store")?;
-    let options = RegistryOptions {
-        lease: settings.lease.0,
-        upload_expiry: settings.upload_expiry.0,
-        sparse: SparseRules(
-            settings
-                .sparse
-                .iter()
-                .map(|rule| (rule.repository.clone(), rule.sparse))
-                .collect(),
-        ),
-        ..RegistryOptions::default()
-    };
-    let registry = Registry::new(meta.clone(), Arc::clone(&store), clock, options);
+    settings.check()?;
+    let metrics = Arc::new(Metrics::new());
+    let (http_limits, listener_options) = limits(&settings);
 
-    let stop = CancellationToken::new();
-    let limits = HttpLimits {
-        requests_max: settings.limits.requests,
-        uri_bytes_max: settings.limits.uri_bytes.as_usize(),
-        header_bytes_max: settings.limits.header_bytes.as_usize(),
-        manifest_bytes_max: settings.limits.manifest_bytes.as_usize(),
-        blob_bytes_max: settings.limits.blob_bytes.0,
-        body_stall: settings.limits.body_stall.0,
-        chunk_min_bytes: settings.limits.chunk_min_bytes.0,
+    // Before the storage is opened: what is misconfigured fails before anything is touched.
+    let certificates = match settings.tls_files() {
+        Some((certificate, key)) => Some(Arc::new(Certificates::open(certificate, key).await?)),
+        None => None,
     };
-    let router = http::router(
-        registry.clone(),
-        Arc::new(Metrics::new()),
-        limits,
-        stop.clone(),
+    let socket = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| listen_failed(settings.listen))?;
+    let address = socket.local_addr().context("read listening address")?;
+    let mut signals = Signals::new()?;
+
+    let storage = Storage::open(&settings).await?;
+    metrics.add(storage.collector());
+    let _upkeep = storage.keep_up();
+    let drain = CancellationToken::new();
+    let abort = CancellationToken::new();
+    let router = router(
+        storage.registry().clone(),
+        Arc::clone(&metrics),
+        http_limits,
+        drain.clone(),
     );
-    let listener = tokio::net::TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| format!("listen on {}", settings.listen))?;
-    tracing::info!(address = %listener.local_addr()?, data = %data.path().display(), "listening");
-    eprintln!("dvcr listens on http://{}", listener.local_addr()?);
+    let _reload = reload(certificates.clone(), &metrics)?;
+    let scheme = if certificates.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let listener = Listener::new(socket, router, listener_options, metrics, certificates);
 
-    let expiry = tokio::spawn(expire_uploads(registry, stop.clone()));
-    let serving =
-        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let mut serving = tokio::spawn(serving.into_future());
-    tokio::select! {
-        ended = &mut serving => ended.context("serve")??,
-        signal = stop_signal() => {
-            signal?;
-            tracing::info!("draining");
-            stop.cancel();
-            if tokio::time::timeout(settings.drain.0, &mut serving).await.is_err() {
-                serving.abort();
+    announce(scheme, address, &settings);
+    let mut run = std::pin::pin!(listener.run(drain.clone(), abort.clone()));
+    loop {
+        tokio::select! {
+            () = &mut run => break,
+            name = signals.next() => {
+                if drain.is_cancelled() {
+                    tracing::warn!(signal = name, "stopping at once");
+                    abort.cancel();
+                } else {
+                    tracing::info!(signal = name, "finishing what is going on; the same signal again stops at once");
+                    drain.cancel();
+                }
             }
         }
     }
-    expiry.abort();
-    store.close().await.context("close the store")?;
+    storage.close().await?;
+    tracing::info!("stopped");
     Ok(())
 }
 
-async fn stop_signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        result = tokio::signal::ctrl_c() => result?,
+/// The settings as the parts take them.
+fn limits(settings: &Settings) -> (HttpLimits, ListenerOptions) {
+    let LimitSettings {
+        connections,
+        requests,
+        uri_bytes,
+        header_bytes,
+        manifest_bytes,
+        blob_bytes,
+        header_time,
+        body_stall,
+        answer_stall,
+        idle,
+        chunk_min_bytes,
+    } = settings.limits;
+    let http = HttpLimits {
+        requests_max: requests,
+        uri_bytes_max: uri_bytes.as_usize(),
+        header_bytes_max: header_bytes.as_usize(),
+        manifest_bytes_max: manifest_bytes.as_usize(),
+        blob_bytes_max: blob_bytes.0,
+        body_stall: body_stall.0,
+        chunk_min_bytes: chunk_min_bytes.0,
+    };
+    let listener = ListenerOptions {
+        connections_max: connections,
+        header_bytes_max: header_bytes.as_usize(),
+        patience: Patience {
+            header: header_time.0,
+            stall: answer_stall.0,
+            idle: idle.0,
+        },
+        drain: settings.drain.0,
+    };
+    (http, listener)
+}
+
+fn listen_failed(address: SocketAddr) -> String {
+    format!(
+        "listen on {address}: is another program using the port? Choose another with --listen ADDRESS:PORT"
+    )
+}
+
+/// Tells people where the registry is, and what to know about it.
+fn announce(scheme: &str, address: SocketAddr, settings: &Settings) {
+    // On standard output and not only in the log: whoever starts it by hand, or waits for it in a script, wants this line.
+    println!(
+        "dvcr listens on {scheme}://{address}, data in {}",
+        settings.data.display()
+    );
+    tracing::info!(%address, scheme, data = %settings.data.display(), version = env!("CARGO_PKG_VERSION"), "listening");
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "everyone who reaches {address} may read and write: allow_anonymous says so"
+        );
     }
-    Ok(())
 }
 
-async fn expire_uploads(registry: Registry, stop: CancellationToken) {
-    while tokio::time::timeout(EXPIRY_INTERVAL, stop.cancelled())
-        .await
-        .is_err()
-    {
-        match registry.expire_uploads().await {
-            Ok(0) => {}
-            Ok(expired) => {
-                tracing::info!(expired, "gave up upload sessions that nobody went on with");
-            }
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "expire upload sessions"
-                );
-            }
+/// Watches over the certificate. SIGHUP is taken also without one, for its default is to kill.
+fn reload(
+    certificates: Option<Arc<Certificates>>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<AbortOnDropHandle<()>> {
+    let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    let metrics = Arc::clone(metrics);
+    let task = tokio::spawn(async move {
+        match certificates {
+            Some(certificates) => certificates.watch(hangup, metrics).await,
+            None => while hangup.recv().await.is_some() {},
+        }
+    });
+    Ok(AbortOnDropHandle::new(task))
+}
+
+/// What asks the server to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("listen for SIGINT")?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }

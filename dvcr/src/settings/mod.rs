@@ -7,7 +7,6 @@
 //!
 //! Settings are plain values. Whoever is configured takes the values it needs; nothing else reads this.
 
-mod sparse;
 mod units;
 
 use std::{
@@ -19,10 +18,8 @@ use std::{
 use dvcr_core::oci::MANIFEST_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
-pub use self::{
-    sparse::{Sparse, SparseRule, glob_matches, sparse_of},
-    units::{Bytes, Time},
-};
+pub use self::units::{Bytes, Time};
+use crate::registry::policy::SparseRule;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -356,7 +353,7 @@ impl Settings {
         section.insert(name.to_owned(), value);
         table
             .try_into()
-            .map_err(|error: toml::de::Error| failed(error.to_string()))
+            .map_err(|error: toml::de::Error| failed(error.message().to_owned()))
     }
 
     /// The settings as a file that says the same.

@@ -223,3 +223,24 @@ fn a_missing_file_is_named() {
     let error = load(Some(Path::new("/nonexistent/dvcr.toml")), |_| None, &[]).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/dvcr.toml"));
 }
+
+#[test]
+fn every_key_is_in_the_documentation_with_its_default() {
+    let page = include_str!("../../../docs/settings.md");
+    let defaults = toml::Table::try_from(Settings::default()).unwrap();
+    for key in KEYS {
+        let mut value = Some(toml::Value::Table(defaults.clone()));
+        for part in key.split('.') {
+            value = value.and_then(|table| table.get(part).cloned());
+        }
+        let default = match value {
+            Some(toml::Value::String(text)) => format!("`{text}`"),
+            Some(toml::Value::Integer(number)) => format!("`{number}`"),
+            _ => "none".to_owned(),
+        };
+        let row = format!("\n| `{key}` | {default} | ");
+        assert!(page.contains(&row), "docs/settings.md lacks {row}");
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, KEYS.len());
+}

@@ -107,28 +107,30 @@ impl AppendTask {
 
     pub(super) async fn run(
         mut self,
-        mut batches: mpsc::Receiver<CutBatch>,
+        batches: mpsc::Receiver<CutBatch>,
     ) -> Result<Stored, StoreError> {
+        let taken = self.take_in(batches).await;
+        // Also after a failure: a flush that ended later could undo what the next request records.
+        let flushed = self.flushed().await;
+        let whole = taken?;
+        flushed?;
+        Ok(Stored {
+            stored_len: self.stored_len,
+            parts: whole.then_some((self.recipe, self.segment, self.ticket)),
+        })
+    }
+
+    /// Takes what comes; true if that was the whole blob. Otherwise the upload was dropped: what is marked is kept, the rest
+    /// is forgotten.
+    async fn take_in(&mut self, mut batches: mpsc::Receiver<CutBatch>) -> Result<bool, StoreError> {
         while let Some(batch) = batches.recv().await {
             match batch {
                 CutBatch::Chunks(found) => self.chunks(found).await?,
                 CutBatch::Mark { mark, cutter, tail } => self.mark(mark, cutter, tail).await?,
-                CutBatch::End => {
-                    self.flushed().await?;
-                    let parts = Some((self.recipe, self.segment, self.ticket));
-                    return Ok(Stored {
-                        stored_len: self.stored_len,
-                        parts,
-                    });
-                }
+                CutBatch::End => return Ok(true),
             }
         }
-        // The upload was dropped: what is marked is kept, the rest is forgotten.
-        self.flushed().await?;
-        Ok(Stored {
-            stored_len: self.stored_len,
-            parts: None,
-        })
+        Ok(false)
     }
 
     async fn chunks(&mut self, mut found: Vec<Found>) -> Result<(), StoreError> {

@@ -111,6 +111,8 @@ pub struct Ingest {
     marked_offset: u64,
     marked_at: Instant,
     pipeline: Option<Pipeline>,
+    /// The pipeline ended early, and bytes with it: what was recorded last is all there is.
+    failed: bool,
 }
 
 /// A blob that is taken in whole. Commit what [`prepare`](Self::prepare) says, then drop this.
@@ -174,6 +176,7 @@ impl Ingest {
             marked_offset: offset,
             marked_at: Instant::now(),
             pipeline: None,
+            failed: false,
         }
     }
 
@@ -234,10 +237,14 @@ impl Ingest {
         Ok(())
     }
 
-    /// Records the state durably, so that the upload can go on from here after a restart. Returns the offset.
-    pub async fn suspend(mut self) -> Result<u64, StoreError> {
+    /// Records the state durably, so that the upload can go on from here after a restart. After a failure there is nothing
+    /// to record: the last checkpoint stands.
+    pub async fn suspend(mut self) -> Result<(), StoreError> {
+        if self.failed {
+            return Ok(());
+        }
         let Some(row) = self.checkpoint_row.clone() else {
-            return Ok(self.offset);
+            return Ok(());
         };
         if self.pipeline.is_none() && self.offset <= INLINE_BYTES_MAX {
             let mut state = self.state.clone();
@@ -254,13 +261,13 @@ impl Ingest {
                     },
                 )
                 .await?;
-            return Ok(self.offset);
+            return Ok(());
         }
         self.push_block().await?;
         let (done, flushed) = oneshot::channel();
         self.mark(Some(done)).await?;
         match flushed.await {
-            Ok(()) => Ok(self.offset),
+            Ok(()) => Ok(()),
             Err(_) => Err(self.failure().await),
         }
     }
@@ -408,6 +415,7 @@ impl Ingest {
 
     /// Why the pipeline ended early.
     async fn failure(&mut self) -> StoreError {
+        self.failed = true;
         let broken = || {
             StoreError::io(
                 "take in a blob".into(),
@@ -431,6 +439,13 @@ impl Ingest {
     fn start(&mut self) -> Result<(), StoreError> {
         if self.pipeline.is_some() {
             return Ok(());
+        }
+        if self.failed {
+            // Started anew, it would record an offset without the bytes before it.
+            return Err(StoreError::io(
+                "take in a blob".into(),
+                std::io::Error::other("the pipeline failed before"),
+            ));
         }
         let state = &self.state;
         let corrupt = || StoreError::state("a digest midstate of this version");

@@ -186,6 +186,17 @@ impl Lanes {
         }
     }
 
+    /// Bytes of the packs that are being written.
+    pub(crate) async fn open_bytes(&self) -> u64 {
+        let mut bytes = 0;
+        for lane in &self.lanes {
+            if let Some(pack) = &*lane.open.lock().await {
+                bytes += pack.appended.load(Relaxed);
+            }
+        }
+        bytes
+    }
+
     /// Seals every open pack.
     pub(crate) async fn close(&self) -> Result<(), StoreError> {
         for lane in &self.lanes {
@@ -321,7 +332,7 @@ impl Lanes {
         let id = pack.id;
         let begun = std::time::Instant::now();
         let result = blocking::run(move || backend.make_durable(id)).await;
-        self.stats.fsync(begun.elapsed());
+        self.stats.fsyncs.observe(begun.elapsed());
         match result {
             Ok(()) => {
                 *durable = appended;

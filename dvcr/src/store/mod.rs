@@ -155,9 +155,21 @@ impl Store {
         self.recipes.next().await
     }
 
+    /// Bytes of the packs that are being written, whose rows do not know how long they are.
+    pub async fn open_pack_bytes(&self) -> u64 {
+        self.lanes.open_bytes().await
+    }
+
     /// Bytes of decoded chunks in the cache.
     #[must_use]
     pub fn cached_bytes(&self) -> u64 {
         self.chunk_cache.weight()
+    }
+
+    /// Memory that running uploads hold for bytes that are not stored yet.
+    #[must_use]
+    pub fn ingest_memory_bytes(&self) -> u64 {
+        let used = self.options.all_upload_blocks - self.memory.available_permits();
+        (used * BLOCK_BYTES) as u64
     }
 }

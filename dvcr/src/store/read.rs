@@ -409,6 +409,15 @@ impl Store {
         locations: &[ChunkRecord],
         finish: &dyn Fn(usize, &ChunkId, StoredChunk) -> Result<T, String>,
     ) -> Result<Vec<T>, StoreError> {
+        // A row that was damaged must not make us read without bound.
+        let bounded = |at: &ChunkRecord| at.stored_len as usize <= PAYLOAD_BYTES_MAX;
+        if let Some(at) = locations.iter().find(|at| !bounded(at)) {
+            return Err(StoreError::Corrupt {
+                pack: at.pack,
+                offset: u64::from(at.offset),
+                what: format!("a chunk of {} stored bytes", at.stored_len),
+            });
+        }
         let mut done = Vec::with_capacity(ids.len());
         let mut next = 0;
         while next < locations.len() {

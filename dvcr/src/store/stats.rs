@@ -1,9 +1,8 @@
 //! What the store counts, for metrics. All monotone unless said otherwise; zero at start.
 
-use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+
+use crate::durations::Durations;
 
 /// Counters of one store.
 #[derive(Debug, Default)]
@@ -22,10 +21,8 @@ pub struct StoreStats {
     pub hurried_chunks: AtomicU64,
     /// Packs taken out of use after a failed write.
     pub poisoned_packs: AtomicU64,
-    /// Number of fdatasyncs.
-    pub fsyncs: AtomicU64,
-    /// Time spent in them, microseconds.
-    pub fsync_micros: AtomicU64,
+    /// How long making packs durable took.
+    pub fsyncs: Durations,
     /// Blocks that wait for or are with a compression worker now.
     pub compress_queue: AtomicUsize,
     /// Chunks found decoded in the cache.
@@ -34,12 +31,4 @@ pub struct StoreStats {
     pub cache_misses: AtomicU64,
     /// Chunks that could not be read or did not verify.
     pub bad_chunks: AtomicU64,
-}
-
-impl StoreStats {
-    pub(crate) fn fsync(&self, took: Duration) {
-        self.fsyncs.fetch_add(1, Relaxed);
-        self.fsync_micros
-            .fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
-    }
 }

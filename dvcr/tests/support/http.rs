@@ -11,7 +11,7 @@ use std::{
 };
 
 /// A server that answers nothing for so long has failed.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 /// Bodies are shown up to here in messages.
 const SHOWN_BODY_BYTES: usize = 600;
 
@@ -38,7 +38,12 @@ pub(crate) struct Request {
 impl Request {
     /// `target` is a path with a query, or an absolute URL of the client's own server.
     pub(crate) fn new(method: &'static str, target: impl Into<String>) -> Self {
-        Self { method, target: target.into(), headers: Vec::new(), body: Body::None }
+        Self {
+            method,
+            target: target.into(),
+            headers: Vec::new(),
+            body: Body::None,
+        }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -59,7 +64,8 @@ impl Request {
 
     /// A body of octets with its length.
     pub(crate) fn octets(self, bytes: &[u8]) -> Self {
-        self.header("Content-Type", "application/octet-stream").body(Body::Sized(bytes.to_vec()))
+        self.header("Content-Type", "application/octet-stream")
+            .body(Body::Sized(bytes.to_vec()))
     }
 }
 
@@ -74,12 +80,18 @@ pub(crate) struct Response {
 impl Response {
     /// Every value of a header, in the order of arrival.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.headers.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .filter(move |(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str())
     }
 
     /// The first value of a header.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str())
     }
 
     pub(crate) fn text(&self) -> String {
@@ -102,7 +114,9 @@ pub(crate) struct Client {
 impl Client {
     /// `url`: `http://host:port`, with or without a slash at the end.
     pub(crate) fn new(url: &str) -> Self {
-        let authority = url.strip_prefix("http://").unwrap_or_else(|| panic!("{url}: only http:// URLs are supported"));
+        let authority = url
+            .strip_prefix("http://")
+            .unwrap_or_else(|| panic!("{url}: only http:// URLs are supported"));
         Self {
             authority: authority.trim_end_matches('/').to_owned(),
             connection: RefCell::new(None),
@@ -128,15 +142,23 @@ impl Client {
         if let Some(rest) = location.strip_prefix("http://") {
             let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
             if authority != self.authority {
-                return Err(format!("Location {location} points to another server than {}", self.authority));
+                return Err(format!(
+                    "Location {location} points to another server than {}",
+                    self.authority
+                ));
             }
             return Ok(path.to_owned());
         }
         if location.contains("://") || location.starts_with("//") {
-            return Err(format!("Location {location} points to another server or scheme"));
+            return Err(format!(
+                "Location {location} points to another server or scheme"
+            ));
         }
         let path = base.split('?').next().unwrap_or(base);
-        Ok(format!("{}/{location}", &path[..path.rfind('/').unwrap_or(0)]))
+        Ok(format!(
+            "{}/{location}",
+            &path[..path.rfind('/').unwrap_or(0)]
+        ))
     }
 
     /// Sends the request and reads the whole answer. Errors are broken connections and broken framing, never statuses.
@@ -164,18 +186,25 @@ impl Client {
                 Ok(BufReader::new(stream))
             })
             .map_err(|error| format!("connect to {}: {error}", self.authority))?;
-        self.try_on(connection, request).map_err(|broken| match broken {
-            Broken::BeforeAnswer(error) => format!("no answer: {error}"),
-            Broken::InAnswer(error) => error,
-        })
+        self.try_on(connection, request)
+            .map_err(|broken| match broken {
+                Broken::BeforeAnswer(error) => format!("no answer: {error}"),
+                Broken::InAnswer(error) => error,
+            })
     }
 
-    fn try_on(&self, mut connection: BufReader<TcpStream>, request: &Request) -> Result<Response, Broken> {
+    fn try_on(
+        &self,
+        mut connection: BufReader<TcpStream>,
+        request: &Request,
+    ) -> Result<Response, Broken> {
         let sent = self.write(connection.get_mut(), request);
         // A server may answer and close before it has read the whole body: look for the answer even if sending failed.
         let (response, keep) = match (read_response(&mut connection, request.method), sent) {
             (Ok(answer), _) => answer,
-            (Err(Broken::BeforeAnswer(_)), Err(error)) => return Err(Broken::BeforeAnswer(format!("send: {error}"))),
+            (Err(Broken::BeforeAnswer(_)), Err(error)) => {
+                return Err(Broken::BeforeAnswer(format!("send: {error}")));
+            }
             (Err(broken), _) => return Err(broken),
         };
         if keep {
@@ -189,12 +218,17 @@ impl Client {
             Some(rest) => &rest[rest.find('/').unwrap_or(rest.len())..],
             None => &request.target,
         };
-        let mut head = format!("{} {target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: dvcr-black-box-test\r\n", request.method, self.authority);
+        let mut head = format!(
+            "{} {target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: dvcr-black-box-test\r\n",
+            request.method, self.authority
+        );
         for (name, value) in &request.headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }
         match &request.body {
-            Body::None if matches!(request.method, "POST" | "PUT" | "PATCH") => head.push_str("Content-Length: 0\r\n"),
+            Body::None if matches!(request.method, "POST" | "PUT" | "PATCH") => {
+                head.push_str("Content-Length: 0\r\n");
+            }
             Body::None => {}
             Body::Sized(bytes) => {
                 let _ = write!(head, "Content-Length: {}\r\n", bytes.len());
@@ -226,8 +260,15 @@ impl Client {
         }
         let _ = match &request.body {
             Body::None => Ok(()),
-            Body::Sized(bytes) => writeln!(log, "> [{} bytes with Content-Length] {}", bytes.len(), shown(bytes)),
-            Body::Chunked(bytes) => writeln!(log, "> [{} bytes chunked] {}", bytes.len(), shown(bytes)),
+            Body::Sized(bytes) => writeln!(
+                log,
+                "> [{} bytes with Content-Length] {}",
+                bytes.len(),
+                shown(bytes)
+            ),
+            Body::Chunked(bytes) => {
+                writeln!(log, "> [{} bytes chunked] {}", bytes.len(), shown(bytes))
+            }
         };
         let _ = match result {
             Err(error) => writeln!(log, "< {error}"),
@@ -236,48 +277,71 @@ impl Client {
                 for (name, value) in &response.headers {
                     let _ = writeln!(log, "< {name}: {value}");
                 }
-                writeln!(log, "< [{} bytes] {}", response.body.len(), shown(&response.body))
+                writeln!(
+                    log,
+                    "< [{} bytes] {}",
+                    response.body.len(),
+                    shown(&response.body)
+                )
             }
         };
     }
 }
 
-enum Broken {
+pub(super) enum Broken {
     BeforeAnswer(String),
     InAnswer(String),
 }
 
 /// The answer, and whether the connection can be used again.
-fn read_response(connection: &mut BufReader<TcpStream>, method: &str) -> Result<(Response, bool), Broken> {
+pub(super) fn read_response(
+    connection: &mut BufReader<TcpStream>,
+    method: &str,
+) -> Result<(Response, bool), Broken> {
     loop {
         let (status, headers, http_11) = read_head(connection)?;
         if (100..200).contains(&status) {
             continue;
         }
-        let mut response = Response { status, headers, body: Vec::new() };
-        let closes = response.all("Connection").any(|value| value.to_ascii_lowercase().contains("close"));
+        let mut response = Response {
+            status,
+            headers,
+            body: Vec::new(),
+        };
+        let closes = response
+            .all("Connection")
+            .any(|value| value.to_ascii_lowercase().contains("close"));
         let framed = read_body(connection, method, &mut response).map_err(Broken::InAnswer)?;
         return Ok((response, http_11 && framed && !closes));
     }
 }
 
-type Head = (u16, Vec<(String, String)>, bool);
+pub(super) type Head = (u16, Vec<(String, String)>, bool);
 
-fn read_head(connection: &mut BufReader<TcpStream>) -> Result<Head, Broken> {
+pub(super) fn read_head(connection: &mut BufReader<TcpStream>) -> Result<Head, Broken> {
     let mut line = String::new();
     match connection.read_line(&mut line) {
-        Ok(0) => return Err(Broken::BeforeAnswer("the server closed the connection".to_owned())),
+        Ok(0) => {
+            return Err(Broken::BeforeAnswer(
+                "the server closed the connection".to_owned(),
+            ));
+        }
         Ok(_) => {}
         Err(error) => return Err(Broken::BeforeAnswer(error.to_string())),
     }
     let bad = |line: &str| Broken::InAnswer(format!("not an HTTP answer: {line:?}"));
     let rest = line.strip_prefix("HTTP/1.").ok_or_else(|| bad(&line))?;
-    let status = rest.get(2..5).and_then(|status| status.parse().ok()).ok_or_else(|| bad(&line))?;
+    let status = rest
+        .get(2..5)
+        .and_then(|status| status.parse().ok())
+        .ok_or_else(|| bad(&line))?;
     let http_11 = rest.starts_with('1');
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
-        connection.read_line(&mut line).map_err(|error| Broken::InAnswer(format!("read headers: {error}")))?;
+        connection
+            .read_line(&mut line)
+            .map_err(|error| Broken::InAnswer(format!("read headers: {error}")))?;
         let line = line.strip_suffix("\r\n").ok_or_else(|| bad(&line))?;
         if line.is_empty() {
             return Ok((status, headers, http_11));
@@ -288,16 +352,25 @@ fn read_head(connection: &mut BufReader<TcpStream>) -> Result<Head, Broken> {
 }
 
 /// Reads the body into `response`; false if it ended with the connection.
-fn read_body(connection: &mut BufReader<TcpStream>, method: &str, response: &mut Response) -> Result<bool, String> {
+fn read_body(
+    connection: &mut BufReader<TcpStream>,
+    method: &str,
+    response: &mut Response,
+) -> Result<bool, String> {
     let lengths: Vec<&str> = response.all("Content-Length").collect();
     if lengths.len() > 1 {
         return Err(format!("several Content-Length headers: {lengths:?}"));
     }
     let len = match lengths.first() {
-        Some(text) => Some(text.parse::<usize>().map_err(|_| format!("Content-Length {text:?}"))?),
+        Some(text) => Some(
+            text.parse::<usize>()
+                .map_err(|_| format!("Content-Length {text:?}"))?,
+        ),
         None => None,
     };
-    let chunked = response.all("Transfer-Encoding").any(|value| value.eq_ignore_ascii_case("chunked"));
+    let chunked = response
+        .all("Transfer-Encoding")
+        .any(|value| value.eq_ignore_ascii_case("chunked"));
     if chunked && len.is_some() {
         return Err("both Content-Length and Transfer-Encoding".to_owned());
     }
@@ -330,7 +403,8 @@ fn read_chunks(connection: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> io:
         let mut line = String::new();
         connection.read_line(&mut line)?;
         let size = line.split(';').next().unwrap_or("").trim();
-        let size = u64::from_str_radix(size, 16).map_err(|_| io::Error::other(format!("chunk size {line:?}")))?;
+        let size = u64::from_str_radix(size, 16)
+            .map_err(|_| io::Error::other(format!("chunk size {line:?}")))?;
         if size == 0 {
             // Trailers, up to an empty line.
             loop {
@@ -353,7 +427,10 @@ fn read_chunks(connection: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> io:
 
 /// `target` with `name=value` in its query, percent-encoded.
 pub(crate) fn with_query(target: &str, name: &str, value: &str) -> String {
-    let mut result = format!("{target}{}{name}=", if target.contains('?') { '&' } else { '?' });
+    let mut result = format!(
+        "{target}{}{name}=",
+        if target.contains('?') { '&' } else { '?' }
+    );
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             result.push(char::from(byte));
@@ -370,5 +447,9 @@ fn shown(bytes: &[u8]) -> String {
         Ok(text) => text.trim_end().to_owned(),
         Err(_) => return "(binary)".to_owned(),
     };
-    if cut.len() < bytes.len() { format!("{text}...") } else { text }
+    if cut.len() < bytes.len() {
+        format!("{text}...")
+    } else {
+        text
+    }
 }

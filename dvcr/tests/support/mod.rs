@@ -6,9 +6,14 @@
 // Each test binary compiles its own copy and uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod device;
 pub(crate) mod digest;
+pub(crate) mod disk;
 pub(crate) mod http;
 pub(crate) mod layer;
+pub(crate) mod namespace;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod server;
+pub(crate) mod stored;
+pub(crate) mod stream;

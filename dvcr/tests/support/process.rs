@@ -35,9 +35,19 @@ impl Process {
         let name = command.get_program().to_string_lossy().into_owned();
         let output = tempfile::tempfile().expect("a temporary file");
         let clone = || Stdio::from(output.try_clone().expect("another handle of the log"));
-        command.stdin(Stdio::null()).stdout(clone()).stderr(clone()).process_group(0);
-        let child = command.spawn().unwrap_or_else(|error| panic!("start {name}: {error}"));
-        Self { name, child, output }
+        command
+            .stdin(Stdio::null())
+            .stdout(clone())
+            .stderr(clone())
+            .process_group(0);
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {name}: {error}"));
+        Self {
+            name,
+            child,
+            output,
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -45,29 +55,51 @@ impl Process {
     }
 
     /// Everything written so far.
-    pub(crate) fn log(&mut self) -> String {
-        read_all(&mut self.output)
+    pub(crate) fn log(&self) -> String {
+        read_all(&self.output)
     }
 
     /// Waits until `condition` gives a value; panics with the log when the process ends first or time is up.
-    pub(crate) fn wait_for<T>(&mut self, limit: Duration, mut condition: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub(crate) fn wait_for<T>(
+        &mut self,
+        limit: Duration,
+        mut condition: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(value) = condition(self) {
                 return value;
             }
-            let ended = self.child.try_wait().expect("the state of a child").is_some();
+            let ended = self
+                .child
+                .try_wait()
+                .expect("the state of a child")
+                .is_some();
             if ended || Instant::now() > deadline {
-                let what = if ended { "ended" } else { "is not ready in time" };
+                let what = if ended {
+                    "ended"
+                } else {
+                    "is not ready in time"
+                };
                 panic!("{} {what}:\n{}", self.name, self.log());
             }
             thread::sleep(POLL);
         }
     }
 
+    /// Whether the process has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("the state of a child")
+            .is_some()
+    }
+
     /// Sends a signal to the process alone.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
             let _ = rustix::process::kill_process(pid, signal);
         }
@@ -80,7 +112,12 @@ impl Process {
             if let Some(status) = self.child.try_wait().expect("the state of a child") {
                 return status.success();
             }
-            assert!(Instant::now() < deadline, "{} did not end within {limit:?}:\n{}", self.name, self.log());
+            assert!(
+                Instant::now() < deadline,
+                "{} did not end within {limit:?}:\n{}",
+                self.name,
+                self.log()
+            );
             thread::sleep(POLL);
         }
     }
@@ -94,16 +131,22 @@ impl Drop for Process {
 
 fn kill_group(child: &mut Child) {
     // An unreaped child keeps its process id, so this cannot hit a stranger.
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+    if let Some(pid) = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    {
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
     }
     let _ = child.wait();
 }
 
-fn read_all(file: &mut File) -> String {
+fn read_all(mut file: &File) -> String {
     let mut bytes = Vec::new();
     // The child writes through a clone of this handle, which shares its position: put it back to the end.
-    let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).and_then(|_| file.seek(SeekFrom::End(0)));
+    let _ = file
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| file.read_to_end(&mut bytes))
+        .and_then(|_| file.seek(SeekFrom::End(0)));
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -111,13 +154,15 @@ fn read_all(file: &mut File) -> String {
 pub(crate) fn run(mut command: Command, limit: Duration) -> Finished {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut stdout = tempfile::tempfile().expect("a temporary file");
-    let mut stderr = tempfile::tempfile().expect("a temporary file");
+    let stderr = tempfile::tempfile().expect("a temporary file");
     command
         .stdin(Stdio::null())
         .stdout(stdout.try_clone().expect("another handle of the log"))
         .stderr(stderr.try_clone().expect("another handle of the log"))
         .process_group(0);
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("start {name}: {error}"));
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("start {name}: {error}"));
     let deadline = Instant::now() + limit;
     let status = loop {
         match child.try_wait().expect("the state of a child") {
@@ -130,24 +175,37 @@ pub(crate) fn run(mut command: Command, limit: Duration) -> Finished {
         }
     };
     let mut bytes = Vec::new();
-    stdout.seek(SeekFrom::Start(0)).and_then(|_| stdout.read_to_end(&mut bytes)).expect("the output of a child");
-    let mut log = read_all(&mut stderr);
+    stdout
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| stdout.read_to_end(&mut bytes))
+        .expect("the output of a child");
+    let mut log = read_all(&stderr);
     if let Ok(text) = std::str::from_utf8(&bytes) {
         log.push_str(text);
     }
     if status.is_none() {
-        log.push_str(&format!("\n({name} did not end within {limit:?} and was killed)"));
+        log.push_str(&format!(
+            "\n({name} did not end within {limit:?} and was killed)"
+        ));
     }
-    Finished { success: status.is_some_and(|status| status.success()), stdout: bytes, log }
+    Finished {
+        success: status.is_some_and(|status| status.success()),
+        stdout: bytes,
+        log,
+    }
 }
 
 /// Where a program is: in the tool cache that `tools/install.sh` fills, in PATH, or where administrators' programs live.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let cache = std::env::var_os("DVCR_TOOLS_DIR").map(PathBuf::from).or_else(|| {
-        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-        base.map(|base| base.join("dvcr-tools"))
-    });
+    let cache = std::env::var_os("DVCR_TOOLS_DIR")
+        .map(PathBuf::from)
+        .or_else(|| {
+            let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+            let base = base.or_else(|| {
+                std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"))
+            });
+            base.map(|base| base.join("dvcr-tools"))
+        });
     let path = std::env::var_os("PATH").unwrap_or_default();
     cache
         .map(|cache| cache.join("bin"))
@@ -167,7 +225,10 @@ pub(crate) fn tool(program: &str) -> Command {
 }
 
 /// `program` with `arguments`, ready to run.
-pub(crate) fn tool_with<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) -> Command {
+pub(crate) fn tool_with<A: AsRef<OsStr>>(
+    program: &str,
+    arguments: impl IntoIterator<Item = A>,
+) -> Command {
     let mut command = tool(program);
     command.args(arguments);
     command

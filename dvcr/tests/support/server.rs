@@ -24,7 +24,10 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on a free port with an empty data directory of its own. `settings` are environment variables.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
-        let directory = tempfile::Builder::new().prefix("dvcr-test-").tempdir().expect("a temporary directory");
+        let directory = tempfile::Builder::new()
+            .prefix("dvcr-test-")
+            .tempdir()
+            .expect("a temporary directory");
         let mut server = Self::start_on(&directory.path().join("data"), settings);
         server.directory = Some(directory);
         server
@@ -32,12 +35,7 @@ impl Server {
 
     /// Starts a server on a free port with this data directory, which stays.
     pub(crate) fn start_on(data: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(program());
-        // Settings of whoever runs the tests must not reach the server.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DVCR_")) {
-            command.env_remove(name);
-        }
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).envs(settings.iter().copied());
+        let command = serve(data, settings);
         let mut process = Process::start(command);
         let address = process.wait_for(START_LIMIT, |process| {
             let log = process.log();
@@ -49,9 +47,16 @@ impl Server {
         });
         let client = Client::new(&format!("http://{address}"));
         process.wait_for(START_LIMIT, |_| {
-            client.send(&Request::new("GET", "/readyz")).is_ok_and(|response| response.status == 200).then_some(())
+            client
+                .send(&Request::new("GET", "/readyz"))
+                .is_ok_and(|response| response.status == 200)
+                .then_some(())
         });
-        Self { process, address, directory: None }
+        Self {
+            process,
+            address,
+            directory: None,
+        }
     }
 
     /// `127.0.0.1:port`.
@@ -64,7 +69,7 @@ impl Server {
     }
 
     /// What the server has logged so far.
-    pub(crate) fn log(&mut self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.process.log()
     }
 
@@ -72,6 +77,22 @@ impl Server {
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+/// `dvcr serve` on a free port, ready to run. `settings` are environment variables.
+pub(crate) fn serve(data: &Path, settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program());
+    // Settings of whoever runs the tests must not reach the server.
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DVCR_"))
+    {
+        command.env_remove(name);
+    }
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data)
+        .envs(settings.iter().copied());
+    command
 }
 
 /// The program that cargo built for this test.

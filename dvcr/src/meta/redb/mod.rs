@@ -39,6 +39,7 @@ mod writer;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,7 +50,7 @@ use ::redb::{Builder, Database, DatabaseError, StorageBackend};
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::stats::{COMMIT_BUCKET_MICROS, MetaStats};
+pub use self::stats::MetaStats;
 
 use self::database::{Opener, Slot, Snapshot, State, needs_reopening};
 use self::writer::{Job, QUEUE_TXNS_MAX, Writer};
@@ -311,6 +312,8 @@ fn create(path: &Path, options: &RedbOptions) -> Result<(), ::redb::Error> {
         move |builder: &Builder| {
             let mut how = OpenOptions::new();
             how.read(true).write(true).create(true).truncate(true);
+            // Like packs: whoever else may enter the directory shall not read names of images and blobs.
+            how.mode(0o600);
             builder.create_file(how.open(&new).map_err(storage)?)
         }
     };

@@ -258,7 +258,6 @@ async fn many_callers_share_an_fsync() {
     assert_eq!(syncs, 2 * stats.batches(), "two-phase commits");
     assert!(syncs <= 400, "{syncs} syncs for 2,000 transactions");
     assert_eq!(stats.queued(), 0);
-    assert_eq!(stats.commit_buckets().iter().sum::<u64>(), stats.batches());
 }
 
 /// The queue holds fewer than these, and a batch fewer bytes.

@@ -215,7 +215,7 @@ impl Writer {
             .map_err(::redb::Error::from)?;
         let start = Instant::now();
         write.commit().map_err(::redb::Error::from)?;
-        self.stats.commit_took(start.elapsed());
+        self.stats.commits.observe(start.elapsed());
         self.last_batch = batch;
         Ok(())
     }

@@ -1,0 +1,142 @@
+//! The engines of one server: opened in order, kept up, closed in order.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    backend::file::FileBackend,
+    clock::SystemClock,
+    data_dir::DataDir,
+    meta::redb::{RedbMeta, RedbOptions},
+    metrics::storage::{Sizes, StorageCollector},
+    registry::{Registry, RegistryOptions},
+    settings::Settings,
+    store::{BLOCK_BYTES, Store, StoreOptions},
+};
+
+/// How often expired upload sessions are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
+
+/// How often the sizes for monitoring are counted: one row a blob, about a second for each million.
+const SIZES_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Everything that a server stores with.
+pub(super) struct Storage {
+    registry: Registry,
+    store: Arc<Store>,
+    meta: Arc<RedbMeta>,
+    sizes: Arc<Sizes>,
+    /// Keeps other servers out; given up last.
+    _data: DataDir,
+}
+
+impl Storage {
+    /// Takes the data directory and opens what is in it.
+    pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let data = DataDir::open(&settings.data)?;
+        let options = RedbOptions {
+            cache_bytes: settings.meta_cache_bytes.as_usize(),
+        };
+        let meta = RedbMeta::open(data.meta_path(), &options).context("open the metadata")?;
+        let meta = Arc::new(meta);
+        let packs = FileBackend::new(&data.packs_path(), settings.reserve_bytes.0)
+            .context("open the packs")?;
+        let clock = Arc::new(SystemClock);
+        let blocks = |bytes: usize| (bytes / BLOCK_BYTES).max(1);
+        let options = StoreOptions {
+            cache_bytes: settings.cache_bytes.0,
+            upload_blocks: blocks(settings.upload_memory_bytes.as_usize()),
+            all_upload_blocks: blocks(settings.all_uploads_memory_bytes.as_usize()),
+            ..StoreOptions::default()
+        };
+        let store = Store::open(meta.clone(), Arc::new(packs), clock.clone(), options)
+            .await
+            .context("open the store")?;
+        let options = RegistryOptions {
+            lease: settings.lease.0,
+            upload_expiry: settings.upload_expiry.0,
+            sparse: settings.sparse.clone(),
+            ..RegistryOptions::default()
+        };
+        Ok(Self {
+            registry: Registry::new(meta.clone(), Arc::clone(&store), clock, options),
+            store,
+            meta,
+            sizes: Arc::default(),
+            _data: data,
+        })
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// What monitoring reads.
+    pub(super) fn collector(&self) -> Box<StorageCollector> {
+        Box::new(StorageCollector {
+            store: Arc::clone(&self.store),
+            meta: self.meta.stats(),
+            registry: self.registry.clone(),
+            sizes: Arc::clone(&self.sizes),
+        })
+    }
+
+    /// Does what must be done now and then, until the handles are dropped.
+    pub(super) fn keep_up(&self) -> [AbortOnDropHandle<()>; 2] {
+        [
+            AbortOnDropHandle::new(tokio::spawn(expire_uploads(self.registry.clone()))),
+            AbortOnDropHandle::new(tokio::spawn(count_sizes(
+                self.registry.clone(),
+                Arc::clone(&self.sizes),
+            ))),
+        ]
+    }
+
+    /// Puts away what is open. What was acknowledged is durable without this, too.
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        let closed = self.store.close().await.context("close the store");
+        self.meta.close().await;
+        closed
+    }
+}
+
+async fn expire_uploads(registry: Registry) {
+    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
+    loop {
+        ticks.tick().await;
+        match registry.expire_uploads().await {
+            Ok(0) => {}
+            Ok(expired) => {
+                tracing::info!(expired, "gave up upload sessions that nobody went on with");
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "expire upload sessions"
+                );
+            }
+        }
+    }
+}
+
+async fn count_sizes(registry: Registry, sizes: Arc<Sizes>) {
+    let mut ticks = tokio::time::interval(SIZES_INTERVAL);
+    loop {
+        ticks.tick().await;
+        match registry.sizes().await {
+            Ok((blobs, logical, stored)) => {
+                sizes.blobs.store(blobs, Relaxed);
+                sizes.logical_bytes.store(logical, Relaxed);
+                sizes.stored_bytes.store(stored, Relaxed);
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "count sizes");
+            }
+        }
+    }
+}
