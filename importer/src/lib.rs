@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`source`] | bytes that can be read at random: a file, memory, a part of either |
 //! | [`format`] | disk image formats, told apart and read by content |
+//! | [`input`] | from a source to the disk in it |
 //! | [`layout`] | the layer that a disk becomes, and reading it back |
 //! | [`wrapping`] | compressed streams and archives around them |
 //!
@@ -19,6 +20,7 @@
 )]
 
 pub mod format;
+pub mod input;
 pub mod layout;
 pub mod source;
 pub mod wrapping;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read},
     os::unix::fs::{FileExt, FileTypeExt},
     sync::Arc,
 };
@@ -175,5 +175,29 @@ impl<S: ReadAt> ReadAt for Slice<S> {
             len: stretch.len.min(self.len - offset),
             ..stretch
         })
+    }
+}
+
+/// A source read from start to end.
+#[derive(Debug)]
+pub struct Reader<S> {
+    source: S,
+    offset: u64,
+}
+
+impl<S: ReadAt> Reader<S> {
+    /// Reads from the start.
+    pub fn new(source: S) -> Self {
+        Self { source, offset: 0 }
+    }
+}
+
+impl<S: ReadAt> Read for Reader<S> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let rest = self.source.len() - self.offset;
+        let len = usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len());
+        self.source.read_at(self.offset, &mut buf[..len])?;
+        self.offset += len as u64;
+        Ok(len)
     }
 }

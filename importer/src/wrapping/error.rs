@@ -57,6 +57,17 @@ impl WrappingError {
     }
 }
 
+/// The other way round: what a reader of this crate gave.
+impl From<io::Error> for WrappingError {
+    fn from(error: io::Error) -> Self {
+        if !error.get_ref().is_some_and(|inner| inner.is::<Self>()) {
+            return Self::Source(error);
+        }
+        // It was just seen to be one.
+        Self::from_io(Wrapping::Tar, error)
+    }
+}
+
 /// For readers: [`WrappingError::Source`] becomes the source's own error, the others [`io::ErrorKind::InvalidData`] with the
 /// [`WrappingError`] inside.
 impl From<WrappingError> for io::Error {

@@ -57,6 +57,16 @@ impl<R: Read> Disk<R> {
             "no disk among its first {ENTRIES_MAX} entries"
         )))
     }
+
+    /// Where the disk lies in the archive: offset and length; `None` if it has holes. `read` is how many bytes of the
+    /// source were read, all by [`Disk::find`].
+    pub(super) fn place(&self, read: u64) -> Option<(u64, u64)> {
+        let head_len = self.head.get_ref().len() as u64;
+        match self.content {
+            Content::Plain(rest) => Some((read - head_len, head_len + rest)),
+            Content::Sparse(_) => None,
+        }
+    }
 }
 
 fn broken(reason: impl std::fmt::Display) -> WrappingError {

@@ -7,11 +7,13 @@
 
 mod disk;
 mod header;
+mod member;
 mod pax;
 mod sparse;
 
 pub use disk::{Disk, ENTRIES_MAX};
 pub(super) use header::is_tar;
+pub use member::member;
 pub use sparse::SPARSE_PARTS_MAX;
 
 /// The unit of archives.

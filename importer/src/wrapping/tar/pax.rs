@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(Pax::parse(b""), Some(Pax::default()));
         for broken in [
             &b"12 size=1\n"[..],
-            b"9 size=1\n",
+            b"8 size=1\n",
             b"0 size=1\n",
             b"10 size 1\n",
             b"x size=1\n",

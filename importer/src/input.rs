@@ -1,0 +1,139 @@
+//! From a source to the disk in it, whatever it is wrapped in.
+//!
+//! An image that lies in the source as it is, or in an archive that is not compressed, is read where it lies. What comes out
+//! of a decoder can be read only once, from start to end, and goes to a temporary file first.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::Arc,
+};
+
+use dvcr_core::{chunk::is_zero, disk::CLUSTER_BYTES};
+
+use crate::{
+    format::{DETECT_HEAD_BYTES, DiskImage, FormatError},
+    source::{FileSource, ReadAt, Reader},
+    wrapping::{Unwrapped, WRAPPINGS_MAX, Wrapping, WrappingError, tar},
+};
+
+/// Bytes that are read at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// Where and how much may be written on the way.
+#[derive(Copy, Clone, Debug)]
+pub struct Spool<'a> {
+    /// Directory of the temporary file, which has no name there.
+    pub dir: &'a Path,
+    /// Most bytes of data in it; zeros take none.
+    pub bytes_max: u64,
+    /// Most bytes that may come out of a wrapping, zeros included.
+    pub unwrapped_bytes_max: u64,
+}
+
+/// A disk, opened.
+#[derive(Debug)]
+pub struct Input {
+    /// What it was wrapped in, outermost first.
+    pub wrappings: Vec<Wrapping>,
+    /// Bytes of data that went to the temporary file; `None` if none was needed.
+    pub spooled: Option<u64>,
+    /// The disk.
+    pub image: DiskImage,
+}
+
+/// Why there is no disk to be had from a source.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// The image is broken or refused, or its source failed.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// What it is wrapped in is broken or refused, or the source failed.
+    #[error(transparent)]
+    Wrapping(#[from] WrappingError),
+    /// The temporary file cannot be written.
+    #[error("write the image to a temporary file")]
+    Spool(#[source] io::Error),
+    /// The temporary file would become larger than it may.
+    #[error("the image unpacks to more than {0} bytes of data, the limit of the temporary file")]
+    SpoolFull(u64),
+}
+
+impl Input {
+    /// Opens the disk in a source that can be read at random.
+    pub fn open(source: Arc<dyn ReadAt>, spool: Spool<'_>) -> Result<Self, InputError> {
+        let mut source = source;
+        let mut wrappings = vec![];
+        loop {
+            let mut head = vec![0; source.len().min(DETECT_HEAD_BYTES as u64) as usize];
+            source.read_at(0, &mut head).map_err(FormatError::from)?;
+            match Wrapping::detect(&head) {
+                None => {
+                    let image = DiskImage::open(source)?;
+                    return Ok(Self {
+                        wrappings,
+                        spooled: None,
+                        image,
+                    });
+                }
+                Some(Wrapping::Tar) if wrappings.len() < WRAPPINGS_MAX => {
+                    let Some(disk) = tar::member(&source)? else {
+                        break;
+                    };
+                    wrappings.push(Wrapping::Tar);
+                    source = Arc::new(disk);
+                }
+                Some(_) => break,
+            }
+        }
+        let mut input = Self::open_stream(Reader::new(source), spool)?;
+        wrappings.append(&mut input.wrappings);
+        Ok(Self { wrappings, ..input })
+    }
+
+    /// Opens the disk in a stream, by way of the temporary file.
+    pub fn open_stream(
+        stream: impl Read + Send + 'static,
+        spool: Spool<'_>,
+    ) -> Result<Self, InputError> {
+        let mut stream = Unwrapped::new(stream, spool.unwrapped_bytes_max)?;
+        let file = tempfile::tempfile_in(spool.dir).map_err(InputError::Spool)?;
+        let spooled = fill(&file, &mut stream, spool.bytes_max)?;
+        let source = FileSource::new(file).map_err(InputError::Spool)?;
+        Ok(Self {
+            wrappings: stream.wrappings().to_vec(),
+            spooled: Some(spooled),
+            image: DiskImage::open(Arc::new(source))?,
+        })
+    }
+}
+
+/// Writes all of a stream, clusters of zeros as holes: the layout looks no closer either. Returns how many bytes of data that made.
+fn fill(file: &File, stream: &mut Unwrapped, bytes_max: u64) -> Result<u64, InputError> {
+    let mut buf = vec![];
+    let (mut len, mut written) = (0, 0);
+    loop {
+        buf.clear();
+        stream
+            .by_ref()
+            .take(READ_BYTES as u64)
+            .read_to_end(&mut buf)
+            .map_err(WrappingError::from)?;
+        if buf.is_empty() {
+            file.set_len(len).map_err(InputError::Spool)?;
+            return Ok(written);
+        }
+        for block in buf.chunks(CLUSTER_BYTES) {
+            if !is_zero(block) {
+                written += block.len() as u64;
+                if written > bytes_max {
+                    return Err(InputError::SpoolFull(bytes_max));
+                }
+                file.write_all_at(block, len).map_err(InputError::Spool)?;
+            }
+            len += block.len() as u64;
+        }
+    }
+}
