@@ -66,7 +66,7 @@ pub struct GcStats {
     pub reviews: AtomicU64,
     /// Blobs removed.
     pub removed_blobs: AtomicU64,
-    /// Bytes given back to the device.
+    /// Bytes given back to the device, less what was copied.
     pub freed_bytes: AtomicU64,
     /// Bytes copied for that.
     pub moved_bytes: AtomicU64,

@@ -20,7 +20,7 @@ use crate::{
 pub struct Swept {
     /// Packs emptied and removed.
     pub packs: u64,
-    /// Bytes given back to the device.
+    /// Bytes given back to the device, less what was copied.
     pub freed_bytes: u64,
     /// Bytes copied for that.
     pub moved_bytes: u64,
@@ -125,10 +125,9 @@ impl GarbageCollector {
                 continue;
             }
             total.packs += 1;
-            total.freed_bytes += emptied.freed_bytes;
-            self.stats
-                .freed_bytes
-                .fetch_add(emptied.freed_bytes, Relaxed);
+            let freed = emptied.freed_bytes.saturating_sub(emptied.moved_bytes);
+            total.freed_bytes += freed;
+            self.stats.freed_bytes.fetch_add(freed, Relaxed);
             gone.insert(pack);
         }
         Ok(gone)
