@@ -268,25 +268,4 @@ mod tests {
             check(&window);
         }
     }
-
-    /// `cargo test --release -p dvcr-core speed -- --ignored --nocapture`
-    #[test]
-    #[ignore = "measures; says something in a release build only"]
-    fn speed_of_each_path() {
-        let data = random(256 << 20, 1);
-        for (path, winner) in paths() {
-            let seconds = (0..5).map(|_| {
-                let start = std::time::Instant::now();
-                let mut rest = &data[..];
-                while !rest.is_empty() {
-                    rest = &rest[cut_with(rest, winner)..];
-                }
-                start.elapsed().as_secs_f64()
-            });
-            println!(
-                "{path}: {:.2} GB/s",
-                data.len() as f64 / seconds.fold(f64::MAX, f64::min) / 1e9
-            );
-        }
-    }
 }
