@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Records read, checked and moved at once, in stored bytes: one pack read, one fdatasync and one commit for so much.
+/// Records read, checked and moved at once, in stored bytes: one fdatasync and one commit for so much.
 const BATCH_BYTES: usize = 8 << 20;
 
 /// Rows looked at or removed in one transaction.
