@@ -97,6 +97,12 @@ pub trait MetaStore: Send + Sync {
     /// The values of the keys, in their order; one consistent snapshot.
     async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Value>>, MetaError>;
 
+    /// The value of one key.
+    async fn get_one(&self, key: &Key) -> Result<Option<Value>, MetaError> {
+        let mut values = self.get(std::slice::from_ref(key)).await?;
+        Ok(values.pop().flatten())
+    }
+
     /// Up to `limit` rows of the range in ascending key order; one consistent snapshot.
     /// Page with `from` = last key + a zero byte.
     async fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<(Key, Value)>, MetaError>;

@@ -151,12 +151,7 @@ impl Inner {
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Value>, RegistryError> {
-        Ok(self
-            .meta
-            .get(std::slice::from_ref(key))
-            .await?
-            .pop()
-            .flatten())
+        Ok(self.meta.get_one(key).await?)
     }
 
     async fn get_record<R: Record>(&self, key: &Key) -> Result<Option<R>, RegistryError> {

@@ -34,12 +34,7 @@ impl IdAllocator {
         let mut range = self.range.lock().await;
         while range.0 == range.1 {
             let key = key::counter(self.sequence);
-            let stored = self
-                .meta
-                .get(std::slice::from_ref(&key))
-                .await?
-                .pop()
-                .flatten();
+            let stored = self.meta.get_one(&key).await?;
             let (first, check) = match stored {
                 Some(value) => {
                     let first = decode_numbers(&key, &value)?.first().copied();

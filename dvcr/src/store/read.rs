@@ -164,13 +164,7 @@ impl Reading {
             return Ok(part);
         }
         let key = key::recipe(self.recipe, number);
-        let row = self
-            .store
-            .meta
-            .get(std::slice::from_ref(&key))
-            .await?
-            .pop()
-            .flatten();
+        let row = self.store.meta.get_one(&key).await?;
         let row = row.ok_or_else(|| StoreError::state("every part of a committed recipe"))?;
         let part = Arc::new(RecipePart::decode(&key, &row)?);
         self.store
@@ -185,13 +179,7 @@ impl Reading {
             return Ok(0);
         }
         let key = key::recipe(self.recipe, key::RECIPE_STARTS);
-        let row = self
-            .store
-            .meta
-            .get(std::slice::from_ref(&key))
-            .await?
-            .pop()
-            .flatten();
+        let row = self.store.meta.get_one(&key).await?;
         let row = row.ok_or_else(|| StoreError::state("the starts of a recipe's parts"))?;
         let starts = record::decode_numbers(&key, &row)?;
         let past = starts.partition_point(|start| *start <= offset);
