@@ -12,7 +12,7 @@ use dvcr_core::oci::{Digest, Manifest, Reference};
 use futures::{TryStreamExt as _, future};
 use tokio::sync::RwLock;
 
-use super::{tests::image, *};
+use super::*;
 use crate::{
     backend::{PackBackend as _, crash::CrashBackend},
     clock::ManualClock,
@@ -23,7 +23,7 @@ use crate::{
     },
     registry::{
         Principal, Registry, RegistryError, RegistryOptions,
-        tests::{body, disk, name},
+        tests::{body, disk, image, name},
     },
     simulation::{self, Dice, Power},
     store::{StoreOptions, pack::RECORD_HEADER_LEN},

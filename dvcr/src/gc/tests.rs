@@ -13,7 +13,7 @@ use crate::{
     meta::memory::MemoryMeta,
     registry::{
         Principal, Registry, RegistryError, RegistryOptions,
-        tests::{body, disk, name},
+        tests::{body, config, disk, image, name},
     },
     store::StoreOptions,
 };
@@ -121,17 +121,6 @@ impl World {
     }
 }
 
-/// A manifest with the config `{}` and these layers.
-pub(super) fn image(layers: &[Digest]) -> Bytes {
-    let descriptor = |d: &Digest| format!(r#"{{"mediaType":"a/b","digest":"{d}","size":1}}"#);
-    let layers: Vec<_> = layers.iter().map(descriptor).collect();
-    Bytes::from(format!(
-        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[{}]}}"#,
-        descriptor(&Digest::sha256(b"{}")),
-        layers.join(","),
-    ))
-}
-
 #[tokio::test]
 async fn a_deleted_image_gives_its_bytes_back_once_its_grace_is_over() {
     let world = World::default().await;
@@ -211,7 +200,7 @@ async fn a_blob_that_was_asked_for_outlives_the_manifest_that_kept_it() {
     let old = world.push("a", &data).await;
     world.collect_after(5).await;
     // A client that pushes another manifest with the same layer asks first and finds it.
-    for blob in [Digest::sha256(&data), Digest::sha256(b"{}")] {
+    for blob in [Digest::sha256(&data), config()] {
         world
             .registry
             .blob_head(&WHO, &name("a"), &blob)

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dvcr_core::oci::{Digest, Reference};
 
 use super::{
-    tests::{body, disk, name},
+    tests::{body, disk, image, name},
     *,
 };
 use crate::{
@@ -121,14 +121,8 @@ impl Machine {
         tag: &str,
         layers: &[Digest],
     ) -> Result<Digest, RegistryError> {
-        let config = self.push_blob(&Bytes::from_static(b"{}")).await?;
-        let descriptor = |d: &Digest| format!(r#"{{"mediaType":"a/b","digest":"{d}","size":1}}"#);
-        let layers: Vec<_> = layers.iter().map(descriptor).collect();
-        let manifest = Bytes::from(format!(
-            r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[{}]}}"#,
-            descriptor(&config),
-            layers.join(","),
-        ));
+        self.push_blob(&Bytes::from_static(b"{}")).await?;
+        let manifest = image(layers);
         let digest = Digest::sha256(&manifest);
         let targets = self
             .acknowledged

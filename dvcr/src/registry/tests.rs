@@ -333,13 +333,22 @@ async fn a_wrong_digest_is_refused_and_leaves_nothing() {
     assert!(bench.pull("a", &digest).await.is_err());
 }
 
-/// An image with the config `{}` and no layers, and the digest of that config.
-fn image() -> (Bytes, Digest) {
-    let config = Digest::sha256(b"{}");
-    let manifest = format!(
-        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},"layers":[]}}"#
-    );
-    (Bytes::from(manifest), config)
+/// An image with the config `{}` and these layers.
+pub(crate) fn image(layers: &[Digest]) -> Bytes {
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|digest| format!(r#"{{"mediaType":"a/b","digest":"{digest}","size":1}}"#))
+        .collect();
+    Bytes::from(format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":2}},"layers":[{}]}}"#,
+        config(),
+        layers.join(","),
+    ))
+}
+
+/// The digest of the config of every [`image`].
+pub(crate) fn config() -> Digest {
+    Digest::sha256(b"{}")
 }
 
 #[tokio::test]
@@ -357,7 +366,7 @@ async fn a_sparse_repository_may_lose_a_blob_before_its_manifest() {
     };
     let bench = Bench::with(Arc::default(), Arc::default(), options).await;
     let registry = &bench.registry;
-    let (manifest, config) = image();
+    let (manifest, config) = (image(&[]), config());
     let tag = "v1".parse::<Reference>().unwrap();
     for (repository, sparse) in [("all", true), ("index", false), ("other", false)] {
         bench.push(repository, &Bytes::from_static(b"{}")).await;
@@ -381,7 +390,7 @@ async fn a_sparse_repository_may_lose_a_blob_before_its_manifest() {
 async fn a_repository_that_lost_its_last_manifest_is_there_until_its_last_blob_goes() {
     let bench = Bench::new().await;
     let registry = &bench.registry;
-    let (manifest, config) = image();
+    let (manifest, config) = (image(&[]), config());
     let (name, tag) = (name("a"), "v1".parse::<Reference>().unwrap());
     bench.push("a", &Bytes::from_static(b"{}")).await;
     let put = registry
@@ -403,7 +412,7 @@ async fn a_repository_that_lost_its_last_manifest_is_there_until_its_last_blob_g
 async fn manifests_need_what_they_refer_to_and_keep_it() {
     let bench = Bench::new().await;
     let registry = &bench.registry;
-    let (manifest, config) = image();
+    let (manifest, config) = (image(&[]), config());
     let (repository, tag) = (name("a"), "v1".parse::<Reference>().unwrap());
     let put = || registry.manifest_put(&WHO, &repository, &tag, &[], None, manifest.clone());
     assert!(matches!(put().await, Err(RegistryError::ManifestBlobUnknown(d)) if d == config));
@@ -523,7 +532,7 @@ async fn an_index_keeps_the_manifests_that_it_lists() {
     let registry = &bench.registry;
     let repository = name("a");
     bench.push("a", &Bytes::from_static(b"{}")).await;
-    let (manifest, _) = image();
+    let manifest = image(&[]);
     let child = Digest::sha256(&manifest);
     let put = async |bytes: Bytes| {
         let digest = Digest::sha256(&bytes);
