@@ -171,39 +171,28 @@ fn qcow2_tables() {
         "more data than the file has",
     );
     // 64 TiB by way of one L2 table that all L1 entries share.
-    let mut looping = image.clone();
-    let far = image.len().next_multiple_of(65_536);
-    looping.resize(far, 0);
-    looping.extend(be(l2 as u64).repeat(131_072));
-    let header = [
-        (24, &be(64 << 40)[..]),
-        (36, &131_072u32.to_be_bytes()),
-        (40, &be(far as u64)),
-    ];
-    check(
-        &looping,
-        &[&header[..], &[(l2, &all_same)]].concat(),
-        "more data than the file has",
-    );
+    let check_looping = |image: &[u8], l2: usize, entries: &[u8]| {
+        let far = image.len().next_multiple_of(65_536);
+        let mut looping = image.to_vec();
+        looping.resize(far, 0);
+        looping.extend(be(l2 as u64).repeat(131_072));
+        let header = [
+            (24, &be(64 << 40)[..]),
+            (36, &131_072u32.to_be_bytes()),
+            (40, &be(far as u64)),
+        ];
+        check(
+            &looping,
+            &[&header[..], &[(l2, entries)]].concat(),
+            "more data than the file has",
+        );
+    };
+    check_looping(&image, l2, &all_same);
     // The same with compressed clusters.
     let packed = sample("qcow2", &["-c"]);
     let l1 = u64::from_be_bytes(*packed[40..].first_chunk().unwrap()) as usize;
     let l2 = u64::from_be_bytes(*packed[l1..].first_chunk().unwrap()) as usize & 0xFFFF_FE00;
-    let entry = packed[l2 + 8..l2 + 16].repeat(8192);
-    let mut looping = packed.clone();
-    let far = packed.len().next_multiple_of(65_536);
-    looping.resize(far, 0);
-    looping.extend(be(l2 as u64).repeat(131_072));
-    let header = [
-        (24, &be(64 << 40)[..]),
-        (36, &131_072u32.to_be_bytes()),
-        (40, &be(far as u64)),
-    ];
-    check(
-        &looping,
-        &[&header[..], &[(l2, &entry)]].concat(),
-        "more data than the file has",
-    );
+    check_looping(&packed, l2, &packed[l2 + 8..l2 + 16].repeat(8192));
 }
 
 #[test]
