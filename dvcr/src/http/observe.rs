@@ -24,6 +24,7 @@ use tracing::{Instrument as _, Span};
 
 use super::{
     App,
+    api,
     activity::{Activity, Running},
     auth,
     error::{ApiError, RequestError},
@@ -67,6 +68,7 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
         span.clone(),
     );
     let method = parts.method.clone();
+    let is_api = parts.uri.path().starts_with("/api");
 
     let answer = async {
         // Probes and scrapes are answered also when the server is busy: a restart would not make it less so.
@@ -90,6 +92,7 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
     let mut response = async {
         match answer.await {
             Ok(response) => response,
+            Err(error) if is_api => api::problem(error, &method),
             Err(error) => error.answer(&method),
         }
     }

@@ -18,6 +18,7 @@ mod manifest;
 pub mod policy;
 mod principal;
 mod referrer;
+mod repository;
 mod session;
 mod stats;
 mod tag;
@@ -30,6 +31,7 @@ pub use body::{Body, BodyError};
 pub use error::RegistryError;
 pub use manifest::{ManifestPut, StoredManifest};
 pub use principal::Principal;
+pub use repository::{RepositoryDetail, RepositoryEntry};
 pub use session::{SessionId, SessionIdError, UploadStatus};
 pub use stats::Stats;
 
@@ -117,6 +119,7 @@ impl Registry {
             Arc::clone(&store),
             Arc::clone(&clock),
             options.gc,
+            options.grace,
         );
         Self(Arc::new(Inner {
             meta,
