@@ -44,7 +44,9 @@ pub enum Error {
     #[error("server says {0}")]
     Refused(Problem),
     /// The answer is nothing that this version understands.
-    #[error("read answer (status {status}): {what}; is the server a DVCR registry of this version?")]
+    #[error(
+        "read answer (status {status}): {what}; is the server a DVCR registry of this version?"
+    )]
     Answer {
         /// The status.
         status: StatusCode,
@@ -204,9 +206,18 @@ mod tests {
             });
             assert_eq!(url.map(Result::unwrap).as_deref(), expected, "{server}");
         }
-        check("http://127.0.0.1:5000", Some("http://127.0.0.1:5000/api/v1/gc"));
-        check("http://127.0.0.1:5000/", Some("http://127.0.0.1:5000/api/v1/gc"));
-        check("https://a.example/dvcr/", Some("https://a.example/dvcr/api/v1/gc"));
+        check(
+            "http://127.0.0.1:5000",
+            Some("http://127.0.0.1:5000/api/v1/gc"),
+        );
+        check(
+            "http://127.0.0.1:5000/",
+            Some("http://127.0.0.1:5000/api/v1/gc"),
+        );
+        check(
+            "https://a.example/dvcr/",
+            Some("https://a.example/dvcr/api/v1/gc"),
+        );
         check("localhost:5000", Some("http://localhost:5000/api/v1/gc"));
         check("ftp://a.example", None);
         check("", None);

@@ -223,7 +223,9 @@ async fn history(server: &ServerArgs, all: bool) -> anyhow::Result<()> {
     if server.json {
         return table::print_json(&runs);
     }
-    let mut table = table::table(&["BEGAN", "SECONDS", "STATE", "BLOBS", "PACKS", "FREED", "COPIED"]);
+    let mut table = table::table(&[
+        "BEGAN", "SECONDS", "STATE", "BLOBS", "PACKS", "FREED", "COPIED",
+    ]);
     table.add_rows(runs.iter().map(|run| {
         let end = run.finished_at.unwrap_or(run.started_at);
         let millis = end.0.saturating_sub(run.started_at.0);

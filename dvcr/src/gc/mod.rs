@@ -8,10 +8,7 @@
 //! **Invariant:** a committed manifest always reads back in full.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 

@@ -71,7 +71,11 @@ impl GarbageCollector {
     pub async fn review(&self, grace: Option<Duration>) -> Result<Reviewed, StoreError> {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (usual, grace) = (millis(self.grace), millis(grace.unwrap_or(self.grace)));
-        let due_ms = self.clock.now_ms().saturating_add(usual).saturating_sub(grace);
+        let due_ms = self
+            .clock
+            .now_ms()
+            .saturating_add(usual)
+            .saturating_sub(grace);
         let mut total = Reviewed::default();
         let mut range = key::reviews_due(due_ms);
         loop {

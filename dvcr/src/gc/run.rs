@@ -231,10 +231,22 @@ impl GarbageCollector {
 
         let result = self.collect_now(run.options).await;
 
+        let (run, remember) = self.end(run, &result);
+        if remember && let Err(error) = self.remember(&run).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "remember what a collection did"
+            );
+        }
+        result
+    }
+
+    /// Notes that a collection is over. Returns it, and whether it is worth remembering.
+    fn end(&self, run: Run, result: &Result<Collected, StoreError>) -> (Run, bool) {
         let mut state = self.runs.lock();
         let mut run = state.current.take().unwrap_or(run);
         run.finished_ms = Some(self.clock.now_ms());
-        match &result {
+        match result {
             Ok(collected) => {
                 run.collected = *collected;
                 run.state = if collected.swept.refused {
@@ -257,14 +269,7 @@ impl GarbageCollector {
             state.last_remembered = Some(run.clone());
         }
         state.last = Some(run.clone());
-        drop(state);
-        if remember && let Err(error) = self.remember(&run).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "remember what a collection did"
-            );
-        }
-        result
+        (run, remember)
     }
 
     async fn collect_now(&self, options: RunOptions) -> Result<Collected, StoreError> {

@@ -410,9 +410,7 @@ impl Answer {
             E::Parameter(_) | E::Document(_) => {
                 Self::new(S::BAD_REQUEST, ErrorCode::Unsupported, error)
             }
-            E::ContentType => {
-                Self::new(S::UNSUPPORTED_MEDIA_TYPE, ErrorCode::Unsupported, error)
-            }
+            E::ContentType => Self::new(S::UNSUPPORTED_MEDIA_TYPE, ErrorCode::Unsupported, error),
             E::Unknown(_) => Self::new(S::NOT_FOUND, ErrorCode::Unsupported, error),
             E::Busy => Self::new(S::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, error)
                 .with(header::RETRY_AFTER, RETRY_BUSY_SECONDS),

@@ -24,9 +24,8 @@ use tracing::{Instrument as _, Span};
 
 use super::{
     App,
-    api,
     activity::{Activity, Running},
-    auth,
+    api, auth,
     error::{ApiError, RequestError},
     request_id::{REQUEST_ID, RequestId},
 };

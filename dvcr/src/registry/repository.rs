@@ -99,7 +99,8 @@ impl Registry {
     ) -> Result<RepositoryDetail, RegistryError> {
         policy::authorize(who, Some(name), Action::Pull)?;
         let inner = &self.0;
-        let row: Option<RepositoryRecord> = inner.get_record(&key::repository(name.as_str())).await?;
+        let row: Option<RepositoryRecord> =
+            inner.get_record(&key::repository(name.as_str())).await?;
         let row = row.ok_or(RegistryError::NameUnknown)?;
         let mut detail = RepositoryDetail {
             entry: RepositoryEntry {
@@ -134,7 +135,11 @@ impl Registry {
 
 impl Inner {
     /// Number of rows in a range, read `page` at a time.
-    pub(super) async fn count(&self, mut range: KeyRange, page: usize) -> Result<u64, RegistryError> {
+    pub(super) async fn count(
+        &self,
+        mut range: KeyRange,
+        page: usize,
+    ) -> Result<u64, RegistryError> {
         let mut count = 0;
         loop {
             let rows = self.meta.scan(&range, page).await?;

@@ -13,11 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Failure;
 use crate::{
-    http::{
-        App,
-        error::RequestError,
-        observe::RequestInfo,
-    },
+    http::{App, error::RequestError, observe::RequestInfo},
     registry::{Principal, Registry},
 };
 

@@ -46,7 +46,6 @@ use super::{
             Bodies of requests are JSON and need `Content-Type: application/json`."
     ),
     components(schemas(dvcr_openapi::Problem)),
-    modifiers(&problem::EveryOperation),
     tags(
         (name = "gc", description = "Garbage collection"),
         (name = "repositories", description = "What is stored, by name"),
@@ -65,7 +64,7 @@ fn routes() -> OpenApiRouter<App> {
 
 /// The document that describes the API.
 #[must_use]
-pub fn document() -> utoipa::openapi::OpenApi {
+pub(crate) fn document() -> utoipa::openapi::OpenApi {
     let mut document = Described::openapi();
     document.merge(routes().into_openapi());
     utoipa::Modify::modify(&problem::EveryOperation, &mut document);
@@ -73,7 +72,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
 }
 
 /// The document as it is committed and served: JSON with a newline at its end.
-pub fn document_text() -> Result<String, serde_json::Error> {
+pub(crate) fn document_text() -> Result<String, serde_json::Error> {
     let mut text = document().to_pretty_json()?;
     text.push('\n');
     Ok(text)

@@ -53,14 +53,17 @@ impl Wanted {
 
     /// The position, where positions are numbers.
     pub(super) fn after_number(&self) -> Result<Option<u64>, Failure> {
-        let number = self.after().map(|bytes| bytes.try_into().map(u64::from_be_bytes));
+        let number = self
+            .after()
+            .map(|bytes| bytes.try_into().map(u64::from_be_bytes));
         number.transpose().map_err(|_| cursor().into())
     }
 }
 
 fn cursor() -> RequestError {
     RequestError::Parameter(
-        "after is no cursor of this list: send `next` of the page before, or leave it out".to_owned(),
+        "after is no cursor of this list: send `next` of the page before, or leave it out"
+            .to_owned(),
     )
 }
 
