@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 mod blob;
+mod blob_list;
 mod body;
 #[cfg(test)]
 mod crash_tests;
@@ -14,6 +15,7 @@ mod error;
 mod fault_tests;
 pub mod gc;
 mod glob;
+mod inspect;
 mod manifest;
 pub mod policy;
 mod principal;
@@ -25,15 +27,19 @@ mod tag;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upload;
+mod upload_list;
 
 pub use blob::{BlobInfo, BlobReader};
+pub use blob_list::{BlobDetail, BlobEntry};
 pub use body::{Body, BodyError};
 pub use error::RegistryError;
+pub use inspect::{Child, ManifestDetail, ManifestEntry, Role, TagEntry};
 pub use manifest::{ManifestPut, StoredManifest};
 pub use principal::Principal;
 pub use repository::{RepositoryDetail, RepositoryEntry};
 pub use session::{SessionId, SessionIdError, UploadStatus};
 pub use stats::Stats;
+pub use upload_list::UploadEntry;
 
 use dvcr_core::oci::RepositoryName;
 
