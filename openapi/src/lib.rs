@@ -12,18 +12,30 @@
 //! - failures are problem documents: [`Problem`];
 //! - times are RFC 3339 in UTC ([`Timestamp`]), durations whole seconds (`*_seconds`), sizes bytes (`*_bytes`).
 
+mod blob;
 mod client;
 mod gc;
+mod manifest;
 mod page;
 mod problem;
 mod repository;
+mod server;
 mod stats;
+mod tag;
 mod timestamp;
+mod upload;
+mod usage;
 
+pub use blob::*;
 pub use client::{Client, Error};
 pub use gc::*;
+pub use manifest::*;
 pub use page::{Page, PageQuery, all};
 pub use problem::Problem;
 pub use repository::*;
+pub use server::*;
 pub use stats::*;
+pub use tag::*;
 pub use timestamp::Timestamp;
+pub use upload::*;
+pub use usage::*;

@@ -303,14 +303,14 @@ async fn receive(
     let announced = range.map(|(first, last)| (last + 1).saturating_sub(first));
     loop {
         // Only waiting is given up: what the ingest does, it ends.
-        let next = match tokio::time::timeout(IDLE, cancelled.run_until_cancelled(body.next())).await
-        {
-            Ok(next) => next,
-            Err(_) => {
-                ingest.idle().await?;
-                cancelled.run_until_cancelled(body.next()).await
-            }
-        };
+        let next =
+            match tokio::time::timeout(IDLE, cancelled.run_until_cancelled(body.next())).await {
+                Ok(next) => next,
+                Err(_) => {
+                    ingest.idle().await?;
+                    cancelled.run_until_cancelled(body.next()).await
+                }
+            };
         let next = next.ok_or(RegistryError::UploadUnknown)?;
         let Some(bytes) = next else { break };
         let bytes: Bytes = bytes?;
@@ -382,7 +382,10 @@ impl Inner {
     }
 
     /// The state that the session's row records.
-    pub(super) async fn stored_state(&self, id: &SessionId) -> Result<Option<SessionState>, RegistryError> {
+    pub(super) async fn stored_state(
+        &self,
+        id: &SessionId,
+    ) -> Result<Option<SessionState>, RegistryError> {
         let key = key::upload(&id.0);
         let Some(row) = self.get_record::<UploadRecord>(&key).await? else {
             return Ok(None);

@@ -48,7 +48,8 @@ impl Registry {
     ) -> Result<Page<UploadEntry>, RegistryError> {
         policy::authorize(who, None, Action::Admin)?;
         let inner = &self.0;
-        let since = |expires_ms: u64| expires_ms.saturating_sub(millis(inner.options.upload_expiry));
+        let since =
+            |expires_ms: u64| expires_ms.saturating_sub(millis(inner.options.upload_expiry));
         let mut found: BTreeMap<[u8; 16], UploadEntry> = BTreeMap::new();
         let all = key::uploads();
         let mut range = match after {
@@ -117,11 +118,7 @@ impl Registry {
     }
 
     /// Ends anybody's upload. A request that works on it is told that there is no such upload.
-    pub async fn upload_abort(
-        &self,
-        who: &Principal,
-        id: &SessionId,
-    ) -> Result<(), RegistryError> {
+    pub async fn upload_abort(&self, who: &Principal, id: &SessionId) -> Result<(), RegistryError> {
         policy::authorize(who, None, Action::Admin)?;
         let inner = &self.0;
         if let Some(session) = inner.sessions.get(id) {

@@ -1,5 +1,7 @@
 //! What handlers take from a request, with problem documents for what makes no sense.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{
@@ -13,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Failure;
 use crate::{
-    http::{App, error::RequestError, observe::RequestInfo},
+    http::{App, ServerFacts, error::RequestError, observe::RequestInfo},
     registry::{Principal, Registry},
 };
 
@@ -27,6 +29,7 @@ const REPEATED_CHARS_MAX: usize = 255;
 pub(super) struct Call {
     pub(super) registry: Registry,
     pub(super) who: Principal,
+    pub(super) facts: Arc<ServerFacts>,
 }
 
 impl FromRequestParts<App> for Call {
@@ -40,6 +43,7 @@ impl FromRequestParts<App> for Call {
         Ok(Self {
             registry: app.registry.clone(),
             who: info.principal.clone(),
+            facts: Arc::clone(&app.facts),
         })
     }
 }
@@ -98,11 +102,16 @@ impl<T: DeserializeOwned> FromRequest<App> for Document<T> {
 /// Reads a repository's name.
 pub(super) fn repository(text: &str) -> Result<RepositoryName, Failure> {
     text.parse()
-        .map_err(|_| RouteError::Name(text.chars().take(REPEATED_CHARS_MAX).collect()).into())
+        .map_err(|_| RouteError::Name(repeated(text)).into())
 }
 
 /// Reads a digest.
 pub(super) fn digest(text: &str) -> Result<Digest, Failure> {
     text.parse()
-        .map_err(|_| RouteError::Digest(text.chars().take(REPEATED_CHARS_MAX).collect()).into())
+        .map_err(|_| RouteError::Digest(repeated(text)).into())
+}
+
+/// A text of the client's, cut for an error.
+pub(super) fn repeated(text: &str) -> String {
+    text.chars().take(REPEATED_CHARS_MAX).collect()
 }

@@ -10,13 +10,19 @@
 //!
 //! Errors are problem documents (RFC 9457), unlike those below `/v2`; the document says so for every operation by itself.
 
+mod blob;
 mod docs;
 mod extract;
 mod gc;
+mod manifest;
 mod page;
 mod problem;
 mod repository;
+mod server;
 mod stats;
+mod tag;
+mod upload;
+mod usage;
 
 use axum::{
     Router,
@@ -47,9 +53,11 @@ use super::{
     ),
     components(schemas(dvcr_openapi::Problem)),
     tags(
-        (name = "gc", description = "Garbage collection"),
         (name = "repositories", description = "What is stored, by name"),
         (name = "usage", description = "What is stored, by size"),
+        (name = "uploads", description = "What is on its way"),
+        (name = "gc", description = "Garbage collection"),
+        (name = "server", description = "The server itself"),
     )
 )]
 struct Described;
@@ -57,9 +65,15 @@ struct Described;
 /// Every endpoint, with its description.
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .merge(gc::routes())
         .merge(repository::routes())
+        .merge(tag::routes())
+        .merge(manifest::routes())
         .merge(stats::routes())
+        .merge(usage::routes())
+        .merge(blob::routes())
+        .merge(upload::routes())
+        .merge(gc::routes())
+        .merge(server::routes())
 }
 
 /// The document that describes the API.
