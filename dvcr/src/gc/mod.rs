@@ -138,17 +138,4 @@ impl GarbageCollector {
         let facts = mark::facts(&*self.meta).await?;
         Ok(plan::plan(facts, &self.options.limits))
     }
-
-    /// Collects again and again. Never returns.
-    pub async fn run(&self) {
-        // Not at once: a start has other things to do than to walk through all recipes.
-        let first = tokio::time::Instant::now() + self.options.interval;
-        let mut ticks = tokio::time::interval_at(first, self.options.interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            // The log and the history have the error.
-            let _ = self.collect(false).await;
-        }
-    }
 }

@@ -1,8 +1,13 @@
 //! Collections: one at a time, asked about while they go on, remembered when they are over.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval_at},
 };
 
 use super::{Collected, GarbageCollector, Reviewed, Swept};
@@ -83,6 +88,8 @@ pub struct Run {
 pub(super) struct Runs {
     /// Held by the collection that is going on.
     turn: tokio::sync::Mutex<()>,
+    /// Somebody asked for a collection.
+    asked: Notify,
     state: Mutex<State>,
 }
 
@@ -112,6 +119,13 @@ impl Runs {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The first that was asked for and waits.
+    fn next_asked(&self) -> Option<Run> {
+        let state = self.lock();
+        let mut waiting = state.waiting.iter();
+        waiting.find(|run| run.trigger == Trigger::Request).cloned()
+    }
+
     /// Tells what a sweep that goes on has done.
     pub(super) fn sweeping(&self, swept: Swept, newly_chosen: usize) {
         if let Some(run) = &mut self.lock().current {
@@ -129,15 +143,32 @@ impl Runs {
 }
 
 impl GarbageCollector {
-    /// Begins a collection that goes on by itself. None: so many wait already that another would do nothing new.
-    pub fn start(self: &Arc<Self>, options: RunOptions) -> Option<Run> {
+    /// Asks for a collection, which [`GarbageCollector::run`] does. None: so many wait already that another would do nothing new.
+    pub fn start(&self, options: RunOptions) -> Option<Run> {
         let run = self.new_run(Trigger::Request, options)?;
-        let (gc, begun) = (Arc::clone(self), run.clone());
-        tokio::spawn(async move {
-            // Who asked for it asks what became of it; the log has the error.
-            let _ = gc.perform(begun).await;
-        });
+        self.runs.asked.notify_one();
         Some(run)
+    }
+
+    /// Collects again and again, and when it is asked for. Never returns.
+    pub async fn run(&self) {
+        // Not at once: a start has other things to do than to walk through all recipes.
+        let first = Instant::now() + self.options.interval;
+        let mut ticks = interval_at(first, self.options.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // The log and the history have the errors.
+            tokio::select! {
+                _ = ticks.tick() => {
+                    let _ = self.collect(false).await;
+                }
+                () = self.runs.asked.notified() => {
+                    while let Some(run) = self.runs.next_asked() {
+                        let _ = self.perform(run).await;
+                    }
+                }
+            }
+        }
     }
 
     /// Reviews what is due; sweeps if something may be dead. With `force` also where that removes more at once than is allowed.

@@ -35,7 +35,7 @@ struct World {
     registry: Registry,
     client: Client,
     url: String,
-    _server: AbortOnDropHandle<()>,
+    _tasks: [AbortOnDropHandle<()>; 2],
 }
 
 impl World {
@@ -65,12 +65,14 @@ impl World {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", socket.local_addr().unwrap());
         let server = tokio::spawn(async move { axum::serve(socket, router).await.unwrap() });
+        let gc = Arc::clone(registry.gc());
+        let collector = tokio::spawn(async move { gc.run().await });
         Self {
             clock,
             registry,
             client: Client::new(&url).unwrap(),
             url,
-            _server: AbortOnDropHandle::new(server),
+            _tasks: [server, collector].map(AbortOnDropHandle::new),
         }
     }
 
