@@ -15,6 +15,7 @@ use std::{
 use tokio::sync::Mutex;
 
 mod mark;
+mod pins;
 pub mod plan;
 mod review;
 mod run;
@@ -35,6 +36,11 @@ use crate::{
     store::{Store, StoreError},
 };
 use plan::{SweepLimits, SweepPlan};
+
+/// After a collection, one for want of room comes no sooner than after so many times its duration, or this long: a tenth of one
+/// core at most is spent on a device that stays full.
+const FULL_REST: u32 = 9;
+const FULL_REST_MIN: Duration = Duration::from_secs(1);
 
 /// What an operator may set.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +101,8 @@ pub struct GarbageCollector {
     stats: Arc<GcStats>,
     /// Held by the sweep that is going on: two would choose the same packs.
     sweeping: Mutex<()>,
+    /// Blobs that stay for a push.
+    pins: Arc<pins::Pins>,
     /// Collections that wait, go on and have ended.
     runs: run::Runs,
 }
@@ -117,8 +125,14 @@ impl GarbageCollector {
             grace,
             stats: Arc::default(),
             sweeping: Mutex::new(()),
+            pins: Arc::default(),
             runs: run::Runs::default(),
         }
+    }
+
+    /// Keeps a blob of this server until the pin is dropped, if it is there when the pin is had.
+    pub(crate) async fn pin(&self, digest: &dvcr_core::oci::Digest) -> pins::Pin {
+        self.pins.pin(digest).await
     }
 
     /// What an operator has set.

@@ -7,10 +7,10 @@ use std::{
 
 use tokio::{
     sync::Notify,
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 
-use super::{Collected, GarbageCollector, Reviewed, Swept};
+use super::{Collected, FULL_REST, FULL_REST_MIN, GarbageCollector, Reviewed, Swept};
 use crate::{
     meta::{
         Commit, MetaError, Txn, key,
@@ -32,6 +32,8 @@ pub enum Trigger {
     Interval,
     /// Somebody asked for it.
     Request,
+    /// The device was full.
+    Full,
 }
 
 /// How to collect.
@@ -150,32 +152,57 @@ impl GarbageCollector {
         Some(run)
     }
 
-    /// Collects again and again, and when it is asked for. Never returns.
+    /// Collects again and again, when somebody asks for it, and at once when the device is full. Never returns.
     pub async fn run(&self) {
         // Not at once: a start has other things to do than to walk through all recipes.
         let first = Instant::now() + self.options.interval;
         let mut ticks = interval_at(first, self.options.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A full device stays full if there is no garbage, and looking for it has its price.
+        let mut again = Instant::now();
         loop {
-            // The log and the history have the errors.
-            tokio::select! {
-                _ = ticks.tick() => {
-                    let _ = self.collect(false).await;
+            let full = async {
+                sleep_until(again).await;
+                self.store.full().await;
+            };
+            let trigger = tokio::select! {
+                _ = ticks.tick() => Trigger::Interval,
+                () = self.runs.asked.notified() => Trigger::Request,
+                () = full => {
+                    tracing::info!("the device is full: collecting garbage now");
+                    Trigger::Full
                 }
-                () = self.runs.asked.notified() => {
+            };
+            let begun = Instant::now();
+            // The log and the history have the errors.
+            match trigger {
+                Trigger::Request => {
                     while let Some(run) = self.runs.next_asked() {
                         let _ = self.perform(run).await;
                     }
                 }
+                trigger => {
+                    let _ = self.collect_for(trigger, RunOptions::default()).await;
+                }
             }
+            again = Instant::now() + (begun.elapsed() * FULL_REST).max(FULL_REST_MIN);
         }
     }
 
     /// Reviews what is due; sweeps if something may be dead. With `force` also where that removes more at once than is allowed.
     pub async fn collect(&self, force: bool) -> Result<Collected, StoreError> {
         let options = RunOptions { force, grace: None };
-        match self.new_run(Trigger::Interval, options) {
+        self.collect_for(Trigger::Interval, options).await
+    }
+
+    async fn collect_for(
+        &self,
+        trigger: Trigger,
+        options: RunOptions,
+    ) -> Result<Collected, StoreError> {
+        match self.new_run(trigger, options) {
             Some(run) => self.perform(run).await,
+            // Those that wait do the same.
             None => Ok(Collected::default()),
         }
     }
@@ -368,6 +395,7 @@ fn record_of(run: &Run) -> GcRunRecord {
     let grace = run.options.grace;
     GcRunRecord {
         requested: run.trigger == Trigger::Request,
+        full: run.trigger == Trigger::Full,
         force: run.options.force,
         refused: swept.refused,
         grace_ms: grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
@@ -387,9 +415,10 @@ fn record_of(run: &Run) -> GcRunRecord {
 }
 
 fn run_of(id: u64, record: GcRunRecord) -> Run {
-    let trigger = match record.requested {
-        true => Trigger::Request,
-        false => Trigger::Interval,
+    let trigger = match (record.requested, record.full) {
+        (true, _) => Trigger::Request,
+        (false, true) => Trigger::Full,
+        (false, false) => Trigger::Interval,
     };
     let state = match (record.error.is_empty(), record.refused) {
         (false, _) => RunState::Failed,
@@ -418,6 +447,7 @@ fn run_of(id: u64, record: GcRunRecord) -> Run {
                 freed_bytes: record.freed_bytes,
                 moved_bytes: record.moved_bytes,
                 damaged: record.damaged,
+                full: 0,
                 refused: record.refused,
             },
         },
