@@ -92,11 +92,8 @@ python_programs() {
   local stamp
   stamp="$BIN/.$program-$(sha256sum "$requirements" | cut -c1-16)"
   [ -x "$BIN/$program" ] && [ -e "$stamp" ] && return 0
-  apt_packages python3:python3
-  if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-    # A name that no command has: install it whatever commands there are.
-    apt_packages no-such-command:python3-venv
-  fi
+  # Debian has what makes such an environment in a package without a command: it is asked for by a name that no command has.
+  python3 -c 'import ensurepip, venv' 2>/dev/null || apt_packages python3-with-venv:python3-venv
   local start=$SECONDS
   rm -rf "$TOOLS/python" "$BIN/.$program-"*
   python3 -m venv "$TOOLS/python"

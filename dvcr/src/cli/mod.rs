@@ -9,6 +9,7 @@ mod rm;
 mod serve;
 mod stats;
 mod table;
+mod uploads;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -52,6 +53,9 @@ enum Command {
     /// Collect garbage, or see what that would do.
     #[command(after_help = gc::EXAMPLES)]
     Gc(gc::GcArgs),
+    /// List uploads in progress, or end one.
+    #[command(after_help = uploads::EXAMPLES)]
+    Uploads(uploads::UploadsArgs),
     /// Remove a tag, a manifest or a whole repository.
     #[command(after_help = rm::EXAMPLES)]
     Rm(rm::RmArgs),
@@ -207,6 +211,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ls(args) => client::block_on(ls::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Gc(args) => client::block_on(gc::run(args)),
+        Command::Uploads(args) => client::block_on(uploads::run(args)),
         Command::Rm(args) => client::block_on(rm::run(args)),
         Command::Openapi => openapi::run(),
     }
