@@ -13,7 +13,7 @@ mod error;
 #[cfg(test)]
 mod fault_tests;
 pub mod gc;
-mod glob;
+pub(crate) mod glob;
 mod manifest;
 pub mod policy;
 mod principal;
