@@ -6,8 +6,11 @@
 //! |---|---|
 //! | [`source`] | bytes that can be read at random: a file, memory, a part of either |
 //! | [`format`] | disk image formats, told apart and read by content |
+//! | [`image`] | any image of a registry, opened as a disk |
 //! | [`input`] | from a source to the disk in it |
 //! | [`layout`] | the layer that a disk becomes, and reading it back |
+//! | [`populate`] | from a disk to a target: parallel, resumable, holes kept |
+//! | [`target`] | raw files, qcow2 files and block devices that are written |
 //! | [`wrapping`] | compressed streams and archives around them |
 //!
 //! **Invariant:** nothing that an image says opens a file or a connection. Images that refer to others are refused.
@@ -20,7 +23,10 @@
 )]
 
 pub mod format;
+pub mod image;
 pub mod input;
 pub mod layout;
+pub mod populate;
 pub mod source;
+pub mod target;
 pub mod wrapping;
