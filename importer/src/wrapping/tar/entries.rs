@@ -182,7 +182,9 @@ impl<R: Read> Entries<R> {
     /// Reads what is behind the current entry, so that whatever is around the archive was seen whole.
     pub(crate) fn drain(&mut self) -> io::Result<()> {
         self.source.set_limit(u64::MAX);
-        io::copy(&mut self.source, &mut io::sink()).map(drop)
+        io::copy(&mut self.source, &mut io::sink())?;
+        self.source.set_limit(0);
+        Ok(())
     }
 
     /// The content of a header-like entry.
