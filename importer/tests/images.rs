@@ -82,7 +82,8 @@ fn one_layer_in_every_compression() {
     let raw = fs::read(&bench.raw).unwrap();
     let qcow2 = fs::read(bench.image("qcow2", &["-c"])).unwrap();
     let repository = Repository::new();
-    let compressions: [fn(&[u8]) -> Vec<u8>; 3] = [<[u8]>::to_vec, gzip, zstd];
+    type Compress = fn(&[u8]) -> Vec<u8>;
+    let compressions: [Compress; 3] = [<[u8]>::to_vec, gzip, zstd];
     for (content, streamed) in [(&raw, true), (&qcow2, false), (&gzip(&raw), true)] {
         for compress in compressions {
             for (name, shown) in [

@@ -38,8 +38,14 @@ impl Progress {
         self.kept.load(Ordering::Relaxed)
     }
 
-    pub(super) fn expect(&self, bytes: u64) {
+    pub(crate) fn expect(&self, bytes: u64) {
         self.total.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Data that was moved to where nothing is left out.
+    pub(crate) fn moved(&self, bytes: u64) {
+        self.add_done(bytes);
+        self.add_written(bytes);
     }
 
     pub(super) fn add_done(&self, bytes: u64) {
