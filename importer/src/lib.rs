@@ -19,6 +19,7 @@
     allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")
 )]
 
+pub mod checksum;
 pub mod format;
 pub mod input;
 pub mod layout;
