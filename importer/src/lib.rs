@@ -24,6 +24,7 @@
     allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")
 )]
 
+pub mod checksum;
 pub mod export;
 pub mod format;
 pub mod image;

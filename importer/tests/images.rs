@@ -224,7 +224,7 @@ fn an_index_has_an_image_for_each_platform() {
         );
         let tag = media_type.split('.').next_back().unwrap().replace('+', "-");
         repository.document(&tag, media_type, &index);
-        for (number, platform) in [(1, "amd64"), (2, "linux/arm64"), (3, "s390x")] {
+        for (number, platform) in [(1, "linux/amd64"), (2, "linux/arm64"), (3, "linux/s390x")] {
             let image = repository
                 .resolve(&tag, Some(&platform.parse().unwrap()))
                 .unwrap();
@@ -232,7 +232,7 @@ fn an_index_has_an_image_for_each_platform() {
             assert!(contents(&bench, source).unwrap() == [number; 512]);
         }
         let error = repository
-            .resolve(&tag, Some(&"mips".parse().unwrap()))
+            .resolve(&tag, Some(&"linux/mips".parse().unwrap()))
             .unwrap_err();
         assert!(
             error

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, io::Read, sync::Arc};
 
+use dvcr_client::Platform;
 use dvcr_core::{
     disk::{ANNOTATION_INDEX_DIGEST, ANNOTATION_LAYOUT, LAYOUT_VERSION},
     oci::{Descriptor, Digest, Manifest, ManifestKind, Reference},
 };
 use serde::Deserialize;
 
-use super::{ImageError, Platform, Repository, platform::choose, verified::Verified};
+use super::{ImageError, Repository, platform::choose, verified::Verified};
 
 /// Indexes in indexes that are followed.
 const DEPTH_MAX: usize = 4;

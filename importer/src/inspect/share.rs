@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     format::DiskImage,
-    layout::{Content, Encoder, LayoutError, Pieces},
+    layout::{Content, Encoder, LayoutError, pieces},
 };
 
 /// How much of a layer another has, too. Bytes are compressed ones, as they are stored and sent.
@@ -59,7 +59,7 @@ pub fn share_of_disk(image: &DiskImage, other: &Index) -> Result<Share, LayoutEr
     let content = Content::disk(image)?;
     let mut encoder = Encoder::new()?;
     let mut share = Share::default();
-    for piece in Pieces::new(&content) {
+    for piece in pieces(&content) {
         let frame = encoder.encode(&piece?)?;
         share.add(frame.len() as u64, other.contains(&ChunkId::of(&frame)));
     }

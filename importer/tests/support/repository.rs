@@ -7,8 +7,9 @@ use std::{
     sync::Arc,
 };
 
+use dvcr_client::Platform;
 use dvcr_core::oci::Digest;
-use dvcr_importer::image::{Image, ImageError, LayoutDir, Platform};
+use dvcr_importer::image::{Image, ImageError, LayoutDir};
 use serde_json::{Value, json};
 
 pub(crate) const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
