@@ -16,7 +16,8 @@ use dvcr_core::disk::{CLUSTER_BYTES, CanonicalQcow2};
 
 use crate::{
     format::{DiskImage, ExtentKind, FormatError},
-    populate::{PopulateError, Progress, WINDOW_BYTES},
+    image::DiskStream,
+    populate::{PopulateError, Progress, WINDOW_BYTES, fill, parts},
 };
 
 /// Zeros that are written at a time where they cannot be left out.
@@ -240,4 +241,37 @@ fn read(image: &DiskImage, range: Range<u64>) -> Bytes {
     let len = image.virtual_len().min(range.end) - range.start;
     image.read_at(range.start, &mut bytes[..len as usize])?;
     Ok(bytes)
+}
+
+/// Writes a disk as it comes.
+pub fn export_stream(
+    mut stream: DiskStream,
+    out: &mut Output<'_>,
+    cancel: &AtomicBool,
+    progress: &Progress,
+) -> Result<(), PopulateError> {
+    progress.expect(stream.virtual_len().unwrap_or(0));
+    let mut buf = vec![0; WINDOW_BYTES as usize];
+    let mut at = 0;
+    loop {
+        let len = fill(&mut stream, &mut buf).map_err(PopulateError::Stream)?;
+        if len == 0 {
+            break;
+        }
+        if cancel.load(Ordering::Relaxed) {
+            return Err(PopulateError::Cancelled);
+        }
+        for (range, zeros) in parts(&buf[..len]) {
+            let result = if zeros {
+                out.zeros(range.len() as u64)
+            } else {
+                out.data(&buf[range])
+            };
+            result.map_err(|source| write_error(at, source))?;
+        }
+        at += len as u64;
+        progress.moved(len as u64);
+    }
+    stream.finish().map_err(PopulateError::Stream)?;
+    out.finish().map_err(|source| write_error(at, source))
 }

@@ -155,7 +155,7 @@ fn finish(target: &dyn Target, len: u64) -> Result<(), PopulateError> {
 }
 
 /// Reads until `buf` is full or the stream ends.
-pub(super) fn fill(stream: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn fill(stream: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buf.len() {
         match stream.read(&mut buf[filled..]) {

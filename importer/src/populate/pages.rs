@@ -11,7 +11,7 @@ const PAGE_BYTES: usize = 4096;
 pub(super) const HOLE_BYTES_MIN: usize = 32 << 10;
 
 /// Parts of a window in order, each with whether it is zeros throughout. Starts are on the grid of pages.
-pub(super) fn parts(window: &[u8]) -> Vec<(Range<usize>, bool)> {
+pub(crate) fn parts(window: &[u8]) -> Vec<(Range<usize>, bool)> {
     let mut parts = vec![];
     let (mut data, mut at) = (0, 0);
     while at < window.len() {
