@@ -17,7 +17,7 @@ use crate::{
     backend::{PackBackend as _, crash::CrashBackend},
     clock::ManualClock,
     meta::{
-        Commit, Key, KeyRange, MetaError, Txn, Value, key,
+        Commit, Key, KeyRange, MetaError, MetaSnapshot, Txn, Value, key,
         memory::MemoryMeta,
         record::{ChunkRecord, Record as _},
     },
@@ -108,6 +108,11 @@ impl MetaStore for MetaOfOneBoot {
         self.check()?;
         self.check_durable(&txn);
         self.meta.commit_now(txn)
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn MetaSnapshot>, MetaError> {
+        self.check()?;
+        self.meta.snapshot().await
     }
 }
 

@@ -34,6 +34,10 @@ impl GarbageCollector {
     /// Empties packs until few dead bytes are left. With `force` also where that removes more at once than is allowed.
     pub async fn sweep(&self, force: bool) -> Result<Swept, StoreError> {
         let _one_at_a_time = self.sweeping.lock().await;
+        if self.held_until_ms().await?.is_some() {
+            tracing::info!("packs are held for a backup: not sweeping");
+            return Ok(Swept::default());
+        }
         let hint = &self.store.stats().maybe_dead_bytes;
         let looked_for = hint.swap(0, Relaxed);
         let result = self.sweep_all(force).await;
@@ -62,7 +66,7 @@ impl GarbageCollector {
                 total.refused = true;
                 return Ok(total);
             }
-            if plan.victims.is_empty() {
+            if plan.victims.is_empty() || self.held_until_ms().await?.is_some() {
                 return Ok(total);
             }
             let victims: Vec<_> = plan.victims.iter().map(|victim| victim.pack).collect();

@@ -326,6 +326,93 @@ impl Record for UploadRecord {
     }
 }
 
+/// Damage that a scrub found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FindingRecord {
+    /// When it was found, milliseconds since 1970.
+    pub found_ms: u64,
+    /// Where the damaged record of a chunk lies. A chunk whose row leads elsewhere has been stored anew.
+    pub at: Option<ChunkRecord>,
+    /// What is wrong, for people.
+    pub what: String,
+}
+
+impl Record for FindingRecord {
+    fn encode(&self) -> Value {
+        let w = Writer::new(VERSION).u64(self.found_ms);
+        let w = match &self.at {
+            None => w.u8(0),
+            Some(at) => w.u8(1).u64(at.pack.0).u32(at.offset).u32(at.stored_len),
+        };
+        w.bytes(self.what.as_bytes()).finish()
+    }
+
+    fn parse(bytes: &Bytes) -> Decoded<Self> {
+        let mut r = Reader::new(bytes, VERSION)?;
+        let found_ms = r.u64()?;
+        let at = match r.u8()? {
+            0 => None,
+            1 => Some(ChunkRecord {
+                pack: PackId(r.u64()?),
+                offset: r.u32()?,
+                stored_len: r.u32()?,
+            }),
+            _ => return Err("a presence byte"),
+        };
+        let what = r.str()?.to_owned();
+        r.end()?;
+        Ok(Self { found_ms, at, what })
+    }
+}
+
+/// How far a scrub has come, and what it has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScrubRecord {
+    /// Number of the last pack that was read in this pass; the pass goes on behind it.
+    pub last_pack: u64,
+    /// When this pass began, milliseconds since 1970; 0 before the first.
+    pub pass_began_ms: u64,
+    /// Bytes read in this pass.
+    pub pass_bytes: u64,
+    /// When the last full pass ended, milliseconds since 1970; 0 while there was none.
+    pub full_pass_ms: u64,
+    /// Bytes read in all passes.
+    pub bytes: u64,
+    /// Bytes that may be spent on whole blobs.
+    pub sample_bytes: u64,
+    /// Blobs whose digest was compared, in all passes.
+    pub sampled_blobs: u64,
+}
+
+impl Record for ScrubRecord {
+    fn encode(&self) -> Value {
+        Writer::new(VERSION)
+            .u64(self.last_pack)
+            .u64(self.pass_began_ms)
+            .u64(self.pass_bytes)
+            .u64(self.full_pass_ms)
+            .u64(self.bytes)
+            .u64(self.sample_bytes)
+            .u64(self.sampled_blobs)
+            .finish()
+    }
+
+    fn parse(bytes: &Bytes) -> Decoded<Self> {
+        let mut r = Reader::new(bytes, VERSION)?;
+        let record = Self {
+            last_pack: r.u64()?,
+            pass_began_ms: r.u64()?,
+            pass_bytes: r.u64()?,
+            full_pass_ms: r.u64()?,
+            bytes: r.u64()?,
+            sample_bytes: r.u64()?,
+            sampled_blobs: r.u64()?,
+        };
+        r.end()?;
+        Ok(record)
+    }
+}
+
 /// A number: of a counter, or of the first byte of each part of a recipe.
 pub fn encode_numbers(numbers: &[u64]) -> Value {
     let mut w = Writer::new(VERSION);
@@ -428,6 +515,27 @@ mod tests {
             principal: "p".into(),
             expires_ms: 3,
             ingest: Bytes::from_static(b"i"),
+        });
+        let at = Some(ChunkRecord {
+            pack: PackId(3),
+            offset: 4,
+            stored_len: 5,
+        });
+        for at in [None, at] {
+            check(FindingRecord {
+                found_ms: 9,
+                at,
+                what: "checksum".into(),
+            });
+        }
+        check(ScrubRecord {
+            last_pack: 1,
+            pass_began_ms: 2,
+            pass_bytes: 3,
+            full_pass_ms: 4,
+            bytes: 5,
+            sample_bytes: 6,
+            sampled_blobs: 7,
         });
         let numbers = vec![1, u64::MAX];
         assert_eq!(

@@ -16,7 +16,8 @@ use prometheus_client::{
 };
 
 use crate::{
-    durations::Durations, gc::GcStats, meta::redb::MetaStats, registry::Registry, store::Store,
+    checkpoint::CheckpointStats, durations::Durations, gc::GcStats, meta::redb::MetaStats,
+    registry::Registry, store::Store,
 };
 
 /// Sizes that are too dear to count at each scrape; whoever runs the server refreshes them.
@@ -38,6 +39,8 @@ pub struct StorageCollector {
     pub meta: Arc<MetaStats>,
     /// What garbage collection did.
     pub gc: Arc<GcStats>,
+    /// The checkpoints that were taken.
+    pub checkpoints: Arc<CheckpointStats>,
     /// For the upload sessions that are going on.
     pub registry: Registry,
     /// What is refreshed now and then.
@@ -54,7 +57,7 @@ impl Collector for StorageCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let mut write = Write(&mut encoder);
         let stats = self.store.stats();
-        let (meta, gc) = (&self.meta, &self.gc);
+        let (meta, gc, checkpoints) = (&self.meta, &self.gc, &self.checkpoints);
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         for (name, help, value) in [
             ("ingest", "Bytes of blobs taken in", &stats.ingested_bytes),
@@ -133,6 +136,12 @@ impl Collector for StorageCollector {
                 "Collections not done because they would have removed too much at once",
                 get(&gc.refused),
             ),
+            ("checkpoints", "Checkpoints taken", get(&checkpoints.taken)),
+            (
+                "checkpoint_failures",
+                "Checkpoints that failed",
+                get(&checkpoints.failed),
+            ),
             (
                 "metadata_transactions",
                 "Metadata transactions applied",
@@ -161,6 +170,11 @@ impl Collector for StorageCollector {
                 "stored",
                 "Bytes that packs take",
                 get(&self.sizes.stored_bytes),
+            ),
+            (
+                "checkpoint",
+                "Bytes of the newest checkpoint",
+                get(&checkpoints.newest_bytes),
             ),
             (
                 "cache",
@@ -195,6 +209,12 @@ impl Collector for StorageCollector {
         ] {
             write.gauge(name, help, None, value)?;
         }
+        write.gauge(
+            "checkpoint_time",
+            "As of when the newest checkpoint is, Unix time; 0 while there is none",
+            Some(Unit::Seconds),
+            get(&checkpoints.newest_ms) / 1000,
+        )?;
         write.durations(
             "fsync",
             "How long making a pack durable took",

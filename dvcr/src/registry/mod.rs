@@ -3,10 +3,14 @@
 //! Every use case takes the [`Principal`] that asks and calls [`policy`] first. What it changes, it changes in one
 //! conditional transaction whose checks say what it relied on; where another request got there first it starts over.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 mod blob;
 mod body;
+mod checkpoint;
 #[cfg(test)]
 mod crash_tests;
 mod error;
@@ -27,6 +31,7 @@ mod upload;
 
 pub use blob::{BlobInfo, BlobReader};
 pub use body::{Body, BodyError};
+pub use checkpoint::Checkpointed;
 pub use error::RegistryError;
 pub use manifest::{ManifestPut, StoredManifest};
 pub use principal::Principal;
@@ -36,6 +41,7 @@ pub use stats::Stats;
 use dvcr_core::oci::RepositoryName;
 
 use crate::{
+    checkpoint::Checkpoints,
     clock::Clock,
     gc::{GarbageCollector, GcOptions, drop_repository_if_empty},
     meta::{
@@ -91,6 +97,8 @@ struct Inner {
     options: RegistryOptions,
     sessions: Sessions,
     gc: Arc<GarbageCollector>,
+    /// None where there is no directory for them.
+    checkpoints: OnceLock<Arc<Checkpoints>>,
 }
 
 /// Some of a list, and whether there is more.
@@ -125,7 +133,15 @@ impl Registry {
             options,
             sessions,
             gc: Arc::new(gc),
+            checkpoints: OnceLock::new(),
         }))
+    }
+
+    /// The same registry, which takes checkpoints when it is asked to. What was set first stays.
+    #[must_use]
+    pub fn with_checkpoints(self, checkpoints: Arc<Checkpoints>) -> Self {
+        let _ = self.0.checkpoints.set(checkpoints);
+        self
     }
 
     /// The store beneath.

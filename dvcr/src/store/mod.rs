@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 mod append;
 mod compress;
+mod contents;
 mod cut;
 mod epoch;
 mod error;
@@ -30,6 +31,7 @@ mod segment;
 mod stats;
 mod zstd_stream;
 
+pub(crate) use contents::{PackContents, read_contents};
 pub use error::StoreError;
 pub use ingest::{
     BLOCK_BYTES, CheckpointRow, FLUSH_BYTES, FLUSH_INTERVAL, Finished, FinishedBody,

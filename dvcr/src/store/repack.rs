@@ -10,9 +10,9 @@ use dvcr_core::chunk::ChunkId;
 
 use super::{
     Store, StoreError,
+    contents::{PackDamage, read_contents},
     lane::Appended,
-    pack::{Codec, Entry, PackHeader, Record, RecordId, RecordWalk, WalkEnd, open_record},
-    recover::read_footer,
+    pack::{Codec, Entry, Record, RecordId, open_record},
     segment::Segment,
 };
 use crate::{
@@ -286,30 +286,18 @@ fn checked(
         .map_err(|e| e.to_string())
 }
 
-/// The entries of a sealed pack: from its footer, or by a walk over its records if it has none. None if the file is gone.
+/// The entries of a sealed pack. None if the file is gone.
 fn read_entries(packs: &dyn PackBackend, pack: PackId) -> std::io::Result<Vec<Entry>> {
-    let len = match packs.len(pack) {
-        Ok(len) => len,
+    let contents = match read_contents(packs, pack) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e),
+        contents => contents?,
     };
-    let header = packs.read(pack, 0, super::pack::PACK_HEADER_LEN)?;
-    let header = PackHeader::decode(&header)
-        .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e))?;
-    if let Some(footer) = read_footer(packs, pack, &header, len)? {
-        return Ok(footer.entries);
+    match contents.damage {
+        None | Some(PackDamage::Footer) => Ok(contents.entries),
+        // Rows may lead to what lies behind the damage.
+        Some(damage) => Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            damage.to_string(),
+        )),
     }
-    let mut walk = RecordWalk::new(len, |offset, len| packs.read(pack, offset, len));
-    let entries = walk
-        .by_ref()
-        .map(|walked| walked.map(|walked| walked.entry))
-        .collect::<std::io::Result<_>>()?;
-    if walk.end() == Some(&WalkEnd::Complete) {
-        return Ok(entries);
-    }
-    // Rows may lead to what lies behind the damage.
-    Err(std::io::Error::new(
-        std::io::ErrorKind::InvalidData,
-        "no footer, and records that cannot be read",
-    ))
 }
