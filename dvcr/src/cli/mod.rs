@@ -4,6 +4,7 @@ mod check_config;
 mod client;
 mod gc;
 mod ls;
+mod repair;
 mod rm;
 mod serve;
 mod stats;
@@ -54,6 +55,9 @@ enum Command {
     /// Remove a tag, a manifest or a whole repository.
     #[command(after_help = rm::EXAMPLES)]
     Rm(rm::RmArgs),
+    /// Make the metadata of a stopped server anew, from its packs and checkpoints.
+    #[command(after_help = repair::EXAMPLES)]
+    Repair(repair::RepairArgs),
 }
 
 /// Flags of the commands that need settings. Each is over its environment variable, which is over the file.
@@ -160,7 +164,7 @@ pub fn main() -> ExitCode {
         tracing::debug!("a TLS provider was installed before");
     }
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // A reader that went away, such as `head`, is no failure to talk about.
             let piped = error.chain().any(|cause| {
@@ -176,8 +180,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Repair(args) => return client::block_on(repair::run(args)),
         Command::Serve(args) => serve::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Ls(args) => client::block_on(ls::run(args)),
@@ -185,6 +190,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Gc(args) => client::block_on(gc::run(args)),
         Command::Rm(args) => client::block_on(rm::run(args)),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ mod hash;
 mod rebuild;
 mod report;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fs::{self, File},
