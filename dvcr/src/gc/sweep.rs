@@ -3,7 +3,6 @@
 use std::{collections::HashSet, sync::atomic::Ordering::Relaxed};
 
 use dvcr_core::chunk::ChunkId;
-use serde::Serialize;
 
 use super::{GarbageCollector, mark, plan};
 use crate::{
@@ -16,7 +15,7 @@ use crate::{
 };
 
 /// What sweeps came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Packs emptied and removed.
     pub packs: u64,
@@ -66,10 +65,16 @@ impl GarbageCollector {
                 total.refused = true;
                 return Ok(total);
             }
-            if plan.victims.is_empty() || self.held_until_ms().await?.is_some() {
+            if plan.victims.is_empty() {
+                return Ok(total);
+            }
+            if self.held_until_ms().await?.is_some() {
+                // What is left is for the first sweep after that.
+                self.store.note_dead(1);
                 return Ok(total);
             }
             let victims: Vec<_> = plan.victims.iter().map(|victim| victim.pack).collect();
+            self.runs.sweeping(total, victims.len());
             let emptied = self.empty(&victims, &mut total).await?;
             stuck.extend(victims.iter().filter(|pack| !emptied.contains(pack)));
         }
@@ -91,7 +96,7 @@ impl GarbageCollector {
         for pack in victims {
             match self.store.entries(*pack).await {
                 Ok(entries) => packs.push((*pack, entries)),
-                // A crash before its first fsync left a pack without a header.
+                // A crash before its first fsync left a pack without a header, or one after a pack was emptied left no pack.
                 Err(_) if !mark::is_named(&*self.meta, *pack).await? => {
                     packs.push((*pack, Vec::new()));
                 }
@@ -126,12 +131,14 @@ impl GarbageCollector {
             if emptied.damaged > 0 {
                 total.damaged += 1;
                 self.stats.damaged_packs.fetch_add(1, Relaxed);
+                self.runs.sweeping(*total, 0);
                 continue;
             }
             total.packs += 1;
             let freed = emptied.freed_bytes.saturating_sub(emptied.moved_bytes);
             total.freed_bytes += freed;
             self.stats.freed_bytes.fetch_add(freed, Relaxed);
+            self.runs.sweeping(*total, 0);
             gone.insert(pack);
         }
         Ok(gone)

@@ -4,6 +4,12 @@
 //! name contains, so that the rows of `a` do not run into those of `ab`. Digests are an algorithm byte (1 sha256,
 //! 2 sha512) and the raw bytes. `docs/format.md` has the table.
 
+mod finding;
+mod row;
+
+pub use finding::{Finding, finding, finding_of, findings, found_blobs, pack_hold, scrub_state};
+pub use row::{Row, blob_of, checkpointed, edges_to, parent_of, recipe_of, row_of};
+
 use dvcr_core::{
     chunk::ChunkId,
     oci::{Digest, RepositoryName, Tag},
@@ -33,6 +39,8 @@ const REPOSITORY: u8 = 15;
 const COUNTER: u8 = 16;
 const FINDING: u8 = 17;
 const SCRUB: u8 = 18;
+const USAGE: u8 = 19;
+const GC_RUN: u8 = 20;
 
 fn key(space: u8, fields: &[&[u8]]) -> Key {
     let mut key = Vec::with_capacity(1 + fields.iter().map(|f| f.len()).sum::<usize>());
@@ -393,169 +401,40 @@ pub fn counter(name: &str) -> Key {
     key(COUNTER, &[name.as_bytes()])
 }
 
-/// What a scrub found to be damaged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Finding {
-    /// A chunk, where its row leads.
-    Chunk(ChunkId),
-    /// A blob of which a chunk is damaged, or whose bytes have another digest.
-    Blob(Digest),
-    /// A pack whose records cannot be listed.
-    Pack(PackId),
-}
-
-/// A finding.
+/// What was stored at a time, milliseconds since 1970.
 #[must_use]
-pub fn finding(finding: &Finding) -> Key {
-    match finding {
-        Finding::Blob(digest) => key(FINDING, &[b"b", &digest.to_key()]),
-        Finding::Chunk(id) => key(FINDING, &[b"c", &id.0]),
-        Finding::Pack(pack) => key(FINDING, &[b"p", &pack.0.to_be_bytes()]),
-    }
+pub fn usage(at_ms: u64) -> Key {
+    key(USAGE, &[&at_ms.to_be_bytes()])
 }
 
-/// All findings: blobs, chunks, packs.
+/// What was stored, at all times.
 #[must_use]
-pub fn findings() -> KeyRange {
-    prefix(vec![FINDING])
+pub fn usages() -> KeyRange {
+    prefix(vec![USAGE])
 }
 
-/// The blobs among the findings.
+/// The time of a row among [`usages`].
 #[must_use]
-pub fn found_blobs() -> KeyRange {
-    prefix(key(FINDING, &[b"b"]))
+pub fn usage_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
 }
 
-/// What a row among the findings is about.
+/// A collection of garbage that is over.
 #[must_use]
-pub fn finding_of(key: &[u8]) -> Option<Finding> {
-    let (kind, rest) = key.strip_prefix(&[FINDING])?.split_first()?;
-    match kind {
-        b'b' => Digest::from_key(rest).ok().map(Finding::Blob),
-        b'c' => Some(Finding::Chunk(ChunkId(rest.try_into().ok()?))),
-        b'p' => Some(Finding::Pack(PackId(u64::from_be_bytes(
-            rest.try_into().ok()?,
-        )))),
-        _ => None,
-    }
+pub fn gc_run(id: u64) -> Key {
+    key(GC_RUN, &[&id.to_be_bytes()])
 }
 
-/// How far a scrub has come.
+/// All collections of garbage that are remembered.
 #[must_use]
-pub fn scrub_state() -> Key {
-    key(SCRUB, &[b"state"])
+pub fn gc_runs() -> KeyRange {
+    prefix(vec![GC_RUN])
 }
 
-/// What a row is about, for who looks at rows of several kinds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Row<'a> {
-    /// A blob.
-    Blob(Digest),
-    /// A repository has a blob.
-    Hold(RepositoryName, Digest),
-    /// The same the other way round.
-    HeldBy(Digest),
-    /// A manifest.
-    Manifest,
-    /// A tag.
-    Tag,
-    /// A repository.
-    Repository,
-    /// A counter, by name.
-    Counter(&'a [u8]),
-    /// Damage.
-    Finding(Finding),
-    /// Anything else, also what this program does not know.
-    Other,
-}
-
-/// What a row is about.
+/// The number of a row among [`gc_runs`].
 #[must_use]
-pub fn row_of(key: &[u8]) -> Row<'_> {
-    let Some((space, rest)) = key.split_first() else {
-        return Row::Other;
-    };
-    let row = match *space {
-        BLOB => Digest::from_key(rest).ok().map(Row::Blob),
-        HOLD => named(rest).map(|(name, digest)| Row::Hold(name, digest)),
-        HELD_BY => leading_digest(rest).map(|(digest, _)| Row::HeldBy(digest)),
-        MANIFEST => Some(Row::Manifest),
-        TAG => Some(Row::Tag),
-        REPOSITORY => Some(Row::Repository),
-        COUNTER => Some(Row::Counter(rest)),
-        FINDING => finding_of(key).map(Row::Finding),
-        _ => None,
-    };
-    row.unwrap_or(Row::Other)
-}
-
-/// A repository name, its zero byte, and a digest.
-fn named(bytes: &[u8]) -> Option<(RepositoryName, Digest)> {
-    let end = bytes.iter().position(|byte| *byte == 0)?;
-    let name = std::str::from_utf8(&bytes[..end]).ok()?.parse().ok()?;
-    Some((name, Digest::from_key(&bytes[end + 1..]).ok()?))
-}
-
-/// A digest, and what follows it.
-fn leading_digest(bytes: &[u8]) -> Option<(Digest, &[u8])> {
-    let len = match bytes.first()? {
-        1 => 33,
-        2 => 65,
-        _ => return None,
-    };
-    let (digest, rest) = bytes.split_at_checked(len)?;
-    Some((Digest::from_key(digest).ok()?, rest))
-}
-
-/// All manifests of all repositories that refer to a digest.
-#[must_use]
-pub fn edges_to(child: &Digest) -> KeyRange {
-    prefix(key(EDGE, &[&child.to_key()]))
-}
-
-/// The repository and the manifest of a row among [`edges_to`].
-#[must_use]
-pub fn parent_of(range: &KeyRange, key: &[u8]) -> Option<(RepositoryName, Digest)> {
-    named(last_field(range, key))
-}
-
-/// The recipe of a row among [`recipes`].
-#[must_use]
-pub fn recipe_of(key: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(*key.get(1..)?.first_chunk()?))
-}
-
-/// The digest of a row among [`blobs`].
-#[must_use]
-pub fn blob_of(key: &[u8]) -> Option<Digest> {
-    Digest::from_key(key.strip_prefix(&[BLOB])?).ok()
-}
-
-/// Until when no pack is removed.
-#[must_use]
-pub fn pack_hold() -> Key {
-    key(SCRUB, &[b"hold"])
-}
-
-/// The rows that a checkpoint holds, ascending: all but those of recipes, chunks and packs, which the packs tell, of upload
-/// sessions, which are begun anew, and of a scrub under way.
-#[must_use]
-pub fn checkpointed() -> Vec<KeyRange> {
-    let mut ranges = Vec::new();
-    let mut from = vec![BLOB];
-    for left_out in [RECIPE, CHUNK, PACK, UPLOAD, SCRUB] {
-        let to = vec![left_out];
-        if from < to {
-            ranges.push(KeyRange { from, to });
-        }
-        from = vec![left_out + 1];
-    }
-    // No key is longer than its keyspace byte alone says: the last keyspace is not in use.
-    ranges.push(KeyRange {
-        from,
-        to: vec![u8::MAX],
-    });
-    ranges
+pub fn gc_run_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
 }
 
 /// The bytes of `key` after the fixed part `range.from`: the last field of a listing's rows.
@@ -566,8 +445,6 @@ pub fn last_field<'a>(prefix_range: &KeyRange, key: &'a [u8]) -> &'a [u8] {
 
 #[cfg(test)]
 mod tests {
-    use dvcr_core::oci::Algorithm;
-
     use super::*;
 
     #[test]
@@ -618,41 +495,6 @@ mod tests {
         let due = reviews_due(5);
         assert!(due.from < blob && blob < due.to && manifest >= due.to);
         assert_eq!(review_of(&due.from), None);
-    }
-
-    #[test]
-    fn rows_tell_what_they_are_about() {
-        let repository: RepositoryName = "a/b".parse().unwrap();
-        for digest in [Digest::sha256(b""), Digest::of(Algorithm::Sha512, b"")] {
-            assert_eq!(row_of(&blob(&digest)), Row::Blob(digest));
-            assert_eq!(blob_of(&blob(&digest)), Some(digest));
-            let held = Row::Hold(repository.clone(), digest);
-            assert_eq!(row_of(&hold(&repository, &digest)), held);
-            let held_by = held_by(&digest, &repository);
-            assert_eq!(row_of(&held_by), Row::HeldBy(digest));
-            let parent = Digest::sha256(b"parent");
-            let edge = edge(&digest, &repository, &parent);
-            let range = edges_to(&digest);
-            assert!(range.from < edge && edge < range.to);
-            let expected = Some((repository.clone(), parent));
-            assert_eq!(parent_of(&range, &edge), expected);
-            for found in [
-                Finding::Blob(digest),
-                Finding::Chunk(ChunkId([3; 32])),
-                Finding::Pack(PackId(9)),
-            ] {
-                assert_eq!(finding_of(&finding(&found)), Some(found));
-                assert_eq!(row_of(&finding(&found)), Row::Finding(found));
-            }
-        }
-        assert_eq!(row_of(&counter("pack")), Row::Counter(b"pack"));
-        assert_eq!(recipe_of(&recipe(7, RECIPE_STARTS)), Some(7));
-        for space in 0..=u8::MAX {
-            for len in 0..70 {
-                // Nothing panics, whatever a damaged key is.
-                let _ = row_of(&[&[space][..], &vec![1; len]].concat());
-            }
-        }
     }
 
     #[test]

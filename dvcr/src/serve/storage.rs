@@ -75,6 +75,7 @@ impl Storage {
             lease: settings.lease.0,
             grace: settings.gc.grace.0,
             upload_expiry: settings.upload_expiry.0,
+            scrub_bytes_per_hour: settings.scrub.bytes_per_hour.0,
             sparse: settings.sparse.clone(),
             ..RegistryOptions::default()
         };
@@ -107,6 +108,7 @@ impl Storage {
             store: Arc::clone(&self.store),
             meta: self.meta.stats(),
             gc: Arc::clone(self.registry.gc().stats()),
+            scrub: Arc::clone(self.registry.scrubber().stats()),
             checkpoints: Arc::clone(self.checkpoints.stats()),
             registry: self.registry.clone(),
             sizes: Arc::clone(&self.sizes),
@@ -114,10 +116,12 @@ impl Storage {
     }
 
     /// Does what must be done now and then, until the handles are dropped.
-    pub(super) fn keep_up(&self) -> [AbortOnDropHandle<()>; 4] {
+    pub(super) fn keep_up(&self) -> [AbortOnDropHandle<()>; 5] {
         let gc = Arc::clone(self.registry.gc());
+        let scrubber = Arc::clone(self.registry.scrubber());
         [
             AbortOnDropHandle::new(tokio::spawn(async move { gc.run().await })),
+            AbortOnDropHandle::new(tokio::spawn(async move { scrubber.work().await })),
             AbortOnDropHandle::new(tokio::spawn(take_checkpoints(
                 Arc::clone(&self.checkpoints),
                 self.meta.stats(),
@@ -202,10 +206,14 @@ async fn count_sizes(registry: Registry, sizes: Arc<Sizes>) {
     loop {
         ticks.tick().await;
         match registry.sizes().await {
-            Ok((blobs, logical, stored)) => {
+            Ok(counted) => {
+                let (blobs, logical, stored) = counted;
                 sizes.blobs.store(blobs, Relaxed);
                 sizes.logical_bytes.store(logical, Relaxed);
                 sizes.stored_bytes.store(stored, Relaxed);
+                if let Err(error) = registry.note_usage(counted).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "note usage");
+                }
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "count sizes");

@@ -21,6 +21,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::{
     StoreError, StoreStats,
+    damaged::Damaged,
     epoch::Condemned,
     ids::IdAllocator,
     pack::{PackBuilder, PackHeader, RECORD_HEADER_LEN, Record, RecordId},
@@ -128,6 +129,7 @@ pub(crate) struct Lanes {
     stats: Arc<StoreStats>,
     pub(crate) pending: Pending,
     condemned: Arc<Condemned>,
+    pub(crate) damaged: Arc<Damaged>,
     lanes: [Lane; LANES],
 }
 
@@ -156,6 +158,7 @@ impl Lanes {
         ids: IdAllocator,
         stats: Arc<StoreStats>,
         condemned: Arc<Condemned>,
+        damaged: Arc<Damaged>,
     ) -> Self {
         Self {
             packs,
@@ -164,6 +167,7 @@ impl Lanes {
             stats,
             pending: Pending::default(),
             condemned,
+            damaged,
             lanes: Default::default(),
         }
     }
@@ -457,6 +461,7 @@ mod tests {
             Arc::new(MemoryBackend::default()),
             Arc::clone(&meta),
             IdAllocator::new(meta, "pack"),
+            Arc::default(),
             Arc::default(),
             Arc::default(),
         ));

@@ -368,23 +368,39 @@ impl Store {
     ) -> Result<Vec<T>, StoreError> {
         let finish = Arc::new(finish);
         let mut tried = false;
+        let mut was_corrupt = false;
         loop {
             let locations = self.locations(&ids).await?;
             let (store, ids_there, finish) = (Arc::clone(self), ids.clone(), Arc::clone(&finish));
-            let result =
-                blocking::run(move || store.read_located(&ids_there, &locations, &*finish)).await;
+            let (result, locations) = blocking::run(move || {
+                let result = store.read_located(&ids_there, &locations, &*finish);
+                (result, locations)
+            })
+            .await;
             match result {
                 Err(StoreError::Io { source, .. })
                     if source.kind() == std::io::ErrorKind::NotFound && !tried =>
                 {
                     tried = true;
                 }
-                Err(error) => {
-                    if matches!(error, StoreError::Corrupt { .. }) {
-                        self.stats.bad_chunks.fetch_add(1, Relaxed);
+                // Once more: a bus or memory may have had a bad moment.
+                Err(StoreError::Corrupt { .. }) if !was_corrupt => was_corrupt = true,
+                Err(StoreError::Corrupt { pack, offset, what }) => {
+                    self.stats.bad_chunks.fetch_add(1, Relaxed);
+                    let is_it =
+                        |at: &&ChunkRecord| (at.pack, u64::from(at.offset)) == (pack, offset);
+                    if let Some((id, at)) = ids.iter().zip(&locations).find(|(_, at)| is_it(at)) {
+                        // The read has failed in any case.
+                        if let Err(error) = self.mark_chunk(id, at, &what).await {
+                            tracing::error!(
+                                error = &error as &dyn std::error::Error,
+                                "note a damaged chunk"
+                            );
+                        }
                     }
-                    return Err(error);
+                    return Err(StoreError::Corrupt { pack, offset, what });
                 }
+                Err(error) => return Err(error),
                 done => return done,
             }
         }

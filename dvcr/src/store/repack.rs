@@ -10,10 +10,12 @@ use dvcr_core::chunk::ChunkId;
 
 use super::{
     Store, StoreError,
+    compress::Codecs,
     contents::{PackDamage, read_contents},
     lane::Appended,
-    pack::{Codec, Entry, Record, RecordId, open_record},
+    pack::{Entry, Record, RecordId},
     segment::Segment,
+    verify::check_record,
 };
 use crate::{
     backend::{PackBackend, PackId},
@@ -164,24 +166,32 @@ impl Store {
             .collect();
         let (packs, codecs) = (Arc::clone(&self.packs), Arc::clone(&self.codecs));
         let records = blocking::run(move || {
+            let read_once = |entry: &Entry| {
+                let read = packs.read(pack, u64::from(entry.offset), entry.header.record_len());
+                checked(entry, read, &codecs)
+            };
+            // Once more where it fails: a bus or memory may have had a bad moment.
+            let read = |entry: &Entry| read_once(entry).or_else(|_| read_once(entry));
             wanted
-                .iter()
-                .map(|entry| {
-                    let read = packs.read(pack, u64::from(entry.offset), entry.header.record_len());
-                    checked(entry, read, |codec, payload, len| {
-                        codecs.decode(codec, payload, len)
-                    })
-                })
+                .into_iter()
+                .map(|entry| (entry, read(&entry)))
                 .collect::<Vec<_>>()
         })
         .await;
         let mut good = Vec::with_capacity(records.len());
-        for record in records {
-            match record {
-                Ok(record) => good.push(record),
-                Err(what) => {
-                    tracing::error!(%pack, what, "a damaged record; its pack stays until the same content is pushed again");
+        for (entry, record) in records {
+            match (record, entry.header.id()) {
+                (Ok(record), _) => good.push(record),
+                (Err(what), RecordId::Chunk(id)) => {
+                    let (_, row) = &here[&id];
+                    let at = ChunkRecord::decode(&key::chunk(&id), row)?;
+                    self.mark_chunk(&id, &at, &what).await?;
                     emptied.damaged += 1;
+                }
+                // The rows have what it said.
+                (Err(what), book) => {
+                    tracing::warn!(%pack, what, "a damaged record of a recipe is written anew");
+                    good.extend(self.book(book).await?);
                 }
             }
         }
@@ -263,35 +273,16 @@ impl Store {
 }
 
 /// The record of an entry, if what was read is that.
-fn checked(
-    entry: &Entry,
-    read: std::io::Result<Bytes>,
-    decode: impl Fn(Codec, Bytes, usize) -> Result<Bytes, String>,
-) -> Result<Record, String> {
+fn checked(entry: &Entry, read: std::io::Result<Bytes>, codecs: &Codecs) -> Result<Record, String> {
     let bytes = read.map_err(|e| e.to_string())?;
-    let (header, payload) = open_record(&bytes).map_err(|e| e.to_string())?;
-    if header != entry.header {
-        return Err(format!(
-            "offset {} holds another record than the pack's footer says",
-            entry.offset
-        ));
-    }
-    if let RecordId::Chunk(id) = header.id() {
-        let chunk = decode(header.codec(), payload.clone(), header.raw_len())?;
-        if ChunkId::of(&chunk) != id {
-            return Err(format!("chunk {id} has other bytes"));
-        }
-    }
+    let (header, payload) = check_record(&bytes, entry.header.id(), Some(&entry.header), codecs)?;
     Record::new(header.id(), header.codec(), header.raw_len(), vec![payload])
         .map_err(|e| e.to_string())
 }
 
-/// The entries of a sealed pack. None if the file is gone.
+/// The entries of a sealed pack.
 fn read_entries(packs: &dyn PackBackend, pack: PackId) -> std::io::Result<Vec<Entry>> {
-    let contents = match read_contents(packs, pack) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        contents => contents?,
-    };
+    let contents = read_contents(packs, pack)?;
     match contents.damage {
         None | Some(PackDamage::Footer) => Ok(contents.entries),
         // Rows may lead to what lies behind the damage.
