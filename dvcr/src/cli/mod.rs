@@ -1,12 +1,14 @@
 //! The command line: what the program can do, and how it says so.
 
 mod check_config;
+mod checkpoint;
 mod client;
 mod gc;
 mod ls;
 mod openapi;
 mod repair;
 mod rm;
+mod scrub;
 mod serve;
 mod stats;
 mod table;
@@ -56,6 +58,12 @@ enum Command {
     /// Remove a tag, a manifest or a whole repository.
     #[command(after_help = rm::EXAMPLES)]
     Rm(rm::RmArgs),
+    /// Read what is stored and verify it, or see what is damaged.
+    #[command(after_help = scrub::EXAMPLES)]
+    Scrub(scrub::ScrubArgs),
+    /// Write the metadata that packs do not have beside the packs, for backups and repairs.
+    #[command(after_help = checkpoint::EXAMPLES)]
+    Checkpoint(checkpoint::CheckpointArgs),
     /// Make the metadata of a stopped server anew, from its packs and checkpoints.
     #[command(after_help = repair::EXAMPLES)]
     Repair(repair::RepairArgs),
@@ -207,6 +215,8 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Repair(args) => return client::block_on(repair::run(args)),
+        Command::Scrub(args) => return client::block_on(scrub::run(args)),
+        Command::Checkpoint(args) => client::block_on(checkpoint::run(args)),
         Command::Serve(args) => serve::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Ls(args) => client::block_on(ls::run(args)),

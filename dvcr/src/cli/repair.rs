@@ -1,14 +1,10 @@
 //! `dvcr repair`.
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Args;
+use indicatif::ProgressBar;
 
 use super::table;
 use crate::{
@@ -23,9 +19,6 @@ pub(super) const EXAMPLES: &str = "Examples:
 Stop the server first. Chunks, recipes and blobs come from the packs; tags, manifests and what repositories hold from the newest
 checkpoint in DIR/checkpoints. The metadata that was there is kept aside. It needs room for a second copy of the metadata.
 Exit code 3: done, but something could not be brought back.";
-
-/// How often progress is printed.
-const PRINT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The exit code where something was lost.
 const INCOMPLETE: u8 = 3;
@@ -54,9 +47,9 @@ pub(super) async fn run(args: RepairArgs) -> anyhow::Result<ExitCode> {
         json,
     } = args;
     let options = RepairOptions { dry_run, force };
-    let mut bar = Bar::new();
+    let mut bar = Bar(table::progress(""));
     let report = repair(&data, options, &SystemClock, &mut bar).await;
-    bar.clear();
+    bar.0.finish_and_clear();
     let report = report?;
     if json {
         table::print_json(&report)?;
@@ -72,51 +65,15 @@ pub(super) async fn run(args: RepairArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// One line on a terminal, overwritten again and again.
-struct Bar {
-    on: bool,
-    printed: Option<Instant>,
-    width: usize,
-}
-
-impl Bar {
-    fn new() -> Self {
-        Self {
-            on: std::io::stderr().is_terminal(),
-            printed: None,
-            width: 0,
-        }
-    }
-
-    fn print(&mut self, line: &str) {
-        // A terminal that cannot be written to is no reason to stop.
-        let _ = write!(std::io::stderr(), "\r{line:<0$}", self.width);
-        self.width = line.len();
-    }
-
-    fn clear(&mut self) {
-        if self.width > 0 {
-            self.print("");
-            self.print("");
-        }
-    }
-}
+/// A bar for whoever looks.
+struct Bar(ProgressBar);
 
 impl Progress for Bar {
     fn at(&mut self, stage: &'static str, done: u64, of: u64) {
-        let is_new = self.printed.is_none_or(|at| at.elapsed() >= PRINT_INTERVAL);
-        if !self.on || !(is_new || done == of) {
-            return;
+        self.0.set_message(stage);
+        if of > 0 {
+            self.0.set_length(of);
         }
-        self.printed = Some(Instant::now());
-        let line = match (of, 30 * done) {
-            (0, _) => format!("{stage}: {done}"),
-            (of, done_30) => {
-                let filled = usize::try_from(done_30 / of).unwrap_or(30).min(30);
-                let (full, rest) = ("=".repeat(filled), " ".repeat(30 - filled));
-                format!("{stage}: [{full}{rest}] {done} of {of}")
-            }
-        };
-        self.print(&line);
+        self.0.set_position(done);
     }
 }

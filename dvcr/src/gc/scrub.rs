@@ -232,8 +232,11 @@ impl Scrubber {
     async fn background_pass(&self) -> Result<(), StoreError> {
         let (progress, _) = self.progress().await?;
         let now = self.clock.now_ms();
-        if progress.last_pack == 0 && now < progress.pass_began_ms.saturating_add(PASS_INTERVAL_MS)
-        {
+        let due_ms = match progress.pass_began_ms {
+            0 => 0,
+            began_ms => began_ms.saturating_add(PASS_INTERVAL_MS),
+        };
+        if progress.last_pack == 0 && now < due_ms {
             return Ok(());
         }
         if progress.last_pack == 0 {
@@ -911,3 +914,7 @@ fn log(result: Result<(), StoreError>, what: &str) {
         tracing::error!(error = &error as &dyn std::error::Error, "{what}");
     }
 }
+
+#[cfg(test)]
+#[path = "scrub_tests.rs"]
+mod tests;

@@ -28,6 +28,7 @@ use crate::{
         Principal, Registry, RegistryError, RegistryOptions,
         tests::{body, disk, image, name},
     },
+    repair::{Sources, rebuild, tests::checkpoint_of},
     simulation::{self, Dice, Power},
     store::{StoreOptions, pack::RECORD_HEADER_LEN},
 };
@@ -169,6 +170,24 @@ impl Machine {
             .iter()
             .map(|pack| self.packs.len(*pack).unwrap())
             .sum()
+    }
+}
+
+impl Machine {
+    /// The metadata is lost, and made anew from packs and a checkpoint that is as new as can be.
+    async fn lose_metadata(&mut self) {
+        let checkpoint = checkpoint_of(&*self.meta, self.clock.now_ms()).await;
+        let packs = Arc::clone(&self.packs);
+        let sources = Sources {
+            packs: self.packs.clone(),
+            is_sealed: Box::new(move |pack| packs.is_sealed(pack)),
+            checkpoint: Some(checkpoint),
+        };
+        let meta: Arc<MemoryMeta> = Arc::default();
+        let rebuilt = rebuild(sources, meta.clone(), self.clock.now_ms(), &mut ()).await;
+        let report = rebuilt.unwrap();
+        assert!(report.lost_blobs.is_empty(), "{report}");
+        self.meta = meta;
     }
 }
 
@@ -436,6 +455,9 @@ async fn simulate(seed: u64) {
         let packs = machine.packs.reopen(dice.next_u64());
         packs.power().restore();
         machine.packs = Arc::new(packs);
+        if dice.one_in(3) {
+            machine.lose_metadata().await;
+        }
         let server = machine.boot().await.unwrap();
         for client in &mut clients {
             client.check(&server).await;
@@ -444,7 +466,7 @@ async fn simulate(seed: u64) {
     // In the end nothing is stored but what is needed.
     let server = machine.boot().await.unwrap();
     for _ in 0..2 {
-        machine.clock.advance_ms(48 * 60 * MINUTE_MS);
+        machine.clock.advance_ms(10 * 24 * 60 * MINUTE_MS);
         server.registry.expire_uploads().await.unwrap();
         server.registry.gc().collect(false).await.unwrap();
     }

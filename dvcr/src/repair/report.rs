@@ -130,7 +130,7 @@ impl fmt::Display for RepairReport {
                 f,
                 "checkpoint {:016x}, taken {}: manifests, tags and deletions that are newer are not known",
                 used.number,
-                crate::repair::time(used.created_ms),
+                dvcr_openapi::Timestamp(used.created_ms),
             )?,
             None => writeln!(
                 f,

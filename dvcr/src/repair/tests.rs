@@ -500,14 +500,6 @@ async fn packs_without_footer_are_walked() {
     check(&dir, &bytes).await;
 }
 
-#[test]
-fn times_are_dates() {
-    assert_eq!(time(0), "1970-01-01 00:00:00 UTC");
-    assert_eq!(time(951_782_399_000), "2000-02-28 23:59:59 UTC");
-    assert_eq!(time(951_868_800_000), "2000-03-01 00:00:00 UTC");
-    assert_eq!(time(1_795_260_030_999), "2026-11-21 11:20:30 UTC");
-}
-
 #[tokio::test]
 async fn an_empty_directory_is_an_empty_registry() {
     let world = World::new().await;

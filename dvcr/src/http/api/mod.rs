@@ -11,6 +11,7 @@
 //! Errors are problem documents (RFC 9457), unlike those below `/v2`; the document says so for every operation by itself.
 
 mod blob;
+mod checkpoint;
 mod docs;
 mod extract;
 mod gc;
@@ -18,6 +19,7 @@ mod manifest;
 mod page;
 mod problem;
 mod repository;
+mod scrub;
 mod server;
 mod stats;
 mod tag;
@@ -57,6 +59,7 @@ use super::{
         (name = "usage", description = "What is stored, by size"),
         (name = "uploads", description = "What is on its way"),
         (name = "gc", description = "Garbage collection"),
+        (name = "scrub", description = "Is what is stored still what was written?"),
         (name = "server", description = "The server itself"),
     )
 )]
@@ -73,6 +76,8 @@ fn routes() -> OpenApiRouter<App> {
         .merge(blob::routes())
         .merge(upload::routes())
         .merge(gc::routes())
+        .merge(scrub::routes())
+        .merge(checkpoint::routes())
         .merge(server::routes())
 }
 
