@@ -324,7 +324,8 @@ impl Scrubber {
         result
     }
 
-    async fn read_all(&self) -> Result<(), StoreError> {
+    /// Reads every sealed pack.
+    pub(super) async fn read_all(&self) -> Result<(), StoreError> {
         let mut last = PackId(0);
         while let Some(pack) = self.next_pack(last).await? {
             let read = self.scrub_pack(pack, Pace::Now).await?;
@@ -334,7 +335,11 @@ impl Scrubber {
         self.end_pass().await
     }
 
-    async fn read_repository(&self, repository: &RepositoryName) -> Result<(), StoreError> {
+    /// Reads every blob of a repository.
+    pub(super) async fn read_repository(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<(), StoreError> {
         for (digest, _) in self.blobs_of(repository).await? {
             self.scrub_blob(&digest, Pace::Now).await?;
         }

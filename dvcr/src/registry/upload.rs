@@ -144,10 +144,16 @@ impl Registry {
             if state.ingest.offset == 0 && state.ingest.algorithm != digest.algorithm() {
                 state.ingest = IngestState::new(state.ingest.recipe, digest.algorithm());
             }
+            // What is known is only compared, and must stay until that is done.
+            let pin = match state.ingest.offset {
+                0 => Some(inner.gc.pin(&digest).await),
+                _ => None,
+            };
             // A damaged blob is stored anew.
-            let known = state.ingest.offset == 0
+            let known = pin.is_some()
                 && !inner.store.is_damaged(&digest)
                 && inner.get(&key::blob(&digest)).await?.is_some();
+            let _pin = pin.filter(|_| known);
             let mut ingest = if known {
                 Ingest::verify(Arc::clone(&inner.store), digest.algorithm())
             } else {

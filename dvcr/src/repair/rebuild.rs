@@ -271,15 +271,19 @@ impl Rebuild {
     async fn take_books(&mut self, pack: PackId, entries: Vec<Entry>) -> Result<(), RepairError> {
         let packs = Arc::clone(&self.packs);
         let read = blocking::run(move || {
-            let read = |entry: &Entry| -> Result<Bytes, String> {
+            let read = |entry: &Entry| -> Result<Option<Bytes>, String> {
                 let bytes = packs
                     .read(pack, u64::from(entry.offset), entry.header.record_len())
                     .map_err(|e| e.to_string())?;
+                // Moved, and its room given back, by garbage collection on a full device.
+                if bytes.iter().all(|byte| *byte == 0) {
+                    return Ok(None);
+                }
                 let (header, payload) = open_record(&bytes).map_err(|e| e.to_string())?;
                 if header != entry.header {
                     return Err("another record than the footer says".to_owned());
                 }
-                Ok(payload)
+                Ok(Some(payload))
             };
             entries
                 .into_iter()
@@ -290,7 +294,8 @@ impl Rebuild {
         for (entry, payload) in read {
             let id = entry.header.id();
             let done = match payload {
-                Ok(payload) => self.take_book(id, payload).await?,
+                Ok(Some(payload)) => self.take_book(id, payload).await?,
+                Ok(None) => Ok(()),
                 Err(what) => Err(what),
             };
             if let Err(what) = done {
