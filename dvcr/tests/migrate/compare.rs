@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::support::{
-    digest::{Algorithm, sha256},
+    digest::Algorithm,
     http::{Client, Request, Response},
 };
 
@@ -50,7 +50,13 @@ impl Reader {
         for repository in self.list("/v2/_catalog?n=1000", "repositories") {
             for tag in self.list(&format!("/v2/{repository}/tags/list"), "tags") {
                 let manifest = self.found(&format!("/v2/{repository}/manifests/{tag}"));
-                tags.insert((repository.clone(), tag), sha256(&manifest.body));
+                let told = manifest.get("Docker-Content-Digest").expect("a digest");
+                assert_eq!(
+                    algorithm(told).digest(&manifest.body),
+                    told,
+                    "{repository}:{tag}"
+                );
+                tags.insert((repository.clone(), tag), told.to_owned());
             }
         }
         tags
@@ -62,6 +68,13 @@ impl Reader {
         let json = json.json().unwrap();
         let entries = json["manifests"].as_array().cloned().unwrap_or_default();
         entries.iter().map(digest_of).collect()
+    }
+}
+
+fn algorithm(digest: &str) -> Algorithm {
+    match digest.split_once(':') {
+        Some(("sha512", _)) => Algorithm::Sha512,
+        _ => Algorithm::Sha256,
     }
 }
 
@@ -105,10 +118,6 @@ pub(crate) fn assert_same_manifest(
         let body = target
             .found(&format!("/v2/{repository}/blobs/{digest}"))
             .body;
-        let algorithm = match digest.split_once(':') {
-            Some(("sha512", _)) => Algorithm::Sha512,
-            _ => Algorithm::Sha256,
-        };
-        assert_eq!(algorithm.digest(&body), digest);
+        assert_eq!(algorithm(&digest).digest(&body), digest);
     }
 }
