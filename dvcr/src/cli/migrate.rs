@@ -11,10 +11,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use dvcr_client::{Client, Credentials, DockerConfig, Host, Transport};
+use dvcr_openapi::Stats;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use super::{ServerArgs, client, table};
+use super::{ServerArgs, table};
 use crate::migrate::{Counters, Directory, Options, Remote, Report, Source, migrate};
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -237,14 +238,12 @@ impl Drop for Bar {
 }
 
 /// What the server stores by now, if it is one that tells.
-async fn stats(server: &ServerArgs) -> Option<Map<String, Value>> {
-    let client = client::Client::new(server).ok()?;
-    client.json("/api/v1/stats").await.ok()
+async fn stats(server: &ServerArgs) -> Option<Stats> {
+    server.client().ok()?.stats(None).await.ok()
 }
 
-fn print(report: &Report, stats: Option<&Map<String, Value>>, as_json: bool) -> anyhow::Result<()> {
-    let figure = |name: &str| stats?.get(name)?.as_u64();
-    let stored = figure("logical_bytes").zip(figure("stored_bytes"));
+fn print(report: &Report, stats: Option<&Stats>, as_json: bool) -> anyhow::Result<()> {
+    let stored = stats.map(|stats| (stats.logical_bytes, stats.stored_bytes));
     if as_json {
         let mut document = serde_json::to_value(report).context("write JSON")?;
         if let Some((logical, stored)) = stored {
