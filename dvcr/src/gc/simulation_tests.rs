@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, LazyLock, atomic::Ordering::Relaxed},
+    sync::{Arc, LazyLock},
 };
 
 use async_trait::async_trait;
