@@ -153,7 +153,10 @@ fn uploads_are_listed_and_ended_from_the_command_line() {
     assert!(told.contains(id), "{told}");
     assert_eq!(succeed(dvcr(&server, &["uploads", "--json"])).trim(), "[]");
     assert_eq!(
-        client.send(&Request::new("GET", location.clone())).unwrap().status,
+        client
+            .send(&Request::new("GET", location.clone()))
+            .unwrap()
+            .status,
         404
     );
     let again = run(dvcr(&server, &["uploads", "--cancel", id]), LIMIT);
