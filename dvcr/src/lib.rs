@@ -15,6 +15,7 @@ pub mod http;
 pub mod logging;
 pub mod meta;
 pub mod metrics;
+pub mod migrate;
 pub mod registry;
 pub mod repair;
 pub mod serve;

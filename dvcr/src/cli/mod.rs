@@ -5,6 +5,7 @@ mod checkpoint;
 mod client;
 mod gc;
 mod ls;
+mod migrate;
 mod openapi;
 mod repair;
 mod rm;
@@ -30,7 +31,8 @@ use crate::settings::{self, Settings};
         skopeo copy --dest-tls-verify=false docker-archive:disk.tar docker://127.0.0.1:5000/vi/debian:12\n  \
         dvcr ls vi/debian                           tags, digests and sizes\n  \
         dvcr stats                                  what is stored, and what storing chunks once saves\n  \
-        dvcr rm vi/debian:12                        remove a tag\n\n\
+        dvcr rm vi/debian:12                        remove a tag\n  \
+        dvcr migrate registry https://old.example   bring everything over from another registry\n\n\
         `dvcr COMMAND --help` tells more about a command."
 )]
 struct Cli {
@@ -55,6 +57,9 @@ enum Command {
     /// Collect garbage, or see what that would do.
     #[command(after_help = gc::EXAMPLES)]
     Gc(gc::GcArgs),
+    /// Bring everything over from another registry, running or at rest.
+    #[command(after_help = migrate::EXAMPLES)]
+    Migrate(migrate::MigrateArgs),
     /// Remove a tag, a manifest or a whole repository.
     #[command(after_help = rm::EXAMPLES)]
     Rm(rm::RmArgs),
@@ -222,6 +227,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ls(args) => client::block_on(ls::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Gc(args) => client::block_on(gc::run(args)),
+        Command::Migrate(args) => migrate::run(args),
         Command::Rm(args) => client::block_on(rm::run(args)),
         Command::Openapi => openapi::run(),
     }

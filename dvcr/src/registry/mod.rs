@@ -18,7 +18,7 @@ mod error;
 #[cfg(test)]
 mod fault_tests;
 pub mod gc;
-mod glob;
+pub(crate) mod glob;
 mod inspect;
 mod manifest;
 pub mod policy;
