@@ -510,7 +510,7 @@ impl Scrubber {
                 book => books.push(book),
             }
         }
-        let rewritten = self.store.rewrite_books(&books).await?;
+        let rewritten = self.store.rewrite_books(books).await?;
         if rewritten > 0 {
             tracing::warn!(
                 records = rewritten,
