@@ -21,11 +21,13 @@ oras     oras.land/oras                         v1.3.3  oras.land/oras/cmd/oras
 "
 readonly GO_PEERS="
 olareg   github.com/olareg/olareg               v0.2.2  github.com/olareg/olareg/cmd/olareg
+"
+readonly GO_SOURCES="
 registry github.com/distribution/distribution/v3 v3.1.1 github.com/distribution/distribution/v3/cmd/registry
 "
 # Debian packages as "command:package": the command tells whether the package is there.
 readonly APT_CLIENTS="dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils"
-readonly APT_PEERS="docker-registry:docker-registry"
+readonly APT_SOURCES="docker-registry:docker-registry"
 readonly CARGO_DENY_VERSION=0.20.2
 
 readonly TOOLS="${DVCR_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/dvcr-tools}"
@@ -129,14 +131,16 @@ cargo_deny() {
 
 clients() {
   # shellcheck disable=SC2086 # the list is words by design
-  apt_packages $APT_CLIENTS
+  apt_packages $APT_CLIENTS $APT_SOURCES
   go_programs "$GO_CLIENTS"
+  go_programs "$GO_SOURCES"
   python_programs
 }
 
 peers() {
   # shellcheck disable=SC2086
-  apt_packages $APT_PEERS
+  apt_packages $APT_SOURCES
+  go_programs "$GO_SOURCES"
   go_programs "$GO_PEERS"
 }
 

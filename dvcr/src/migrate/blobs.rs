@@ -82,17 +82,24 @@ impl<'a> Blobs<'a> {
             .fetch_sub(counted, Ordering::Relaxed);
     }
 
+    /// Looks for a blob anew the next time.
+    pub(super) async fn forget(&self, digest: &Digest) {
+        *self.entry(digest).lock().await = Known::Nowhere;
+    }
+
+    fn entry(&self, digest: &Digest) -> Arc<AsyncMutex<Known>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(AsyncMutex::new(Known::Nowhere));
+        Arc::clone(known.entry(*digest).or_insert_with(new))
+    }
+
     /// Brings a blob into a repository.
     pub(super) async fn copy(
         &self,
         repository: &RepositoryName,
         blob: &Descriptor,
     ) -> Result<(), Failed> {
-        let entry = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let new = || Arc::new(AsyncMutex::new(Known::Nowhere));
-            Arc::clone(known.entry(blob.digest).or_insert_with(new))
-        };
+        let entry = self.entry(&blob.digest);
         let mut known = entry.lock().await;
         let from = match &*known {
             Known::Broken => {
