@@ -170,6 +170,8 @@ impl<'a> Blobs<'a> {
         let target = self.server.repository(repository);
         if target.blob_info(&blob.digest).await?.is_some() {
             count(&self.counters.blobs_present, 1);
+            // The previous run may have been killed just after it was done with this one.
+            self.sessions.set(repository, &blob.digest, None);
             return Ok(());
         }
         // The previous run may have been interrupted in the middle of it.
@@ -183,6 +185,7 @@ impl<'a> Blobs<'a> {
             _ => match target.mount_or_upload(&blob.digest, from).await? {
                 Begun::Mounted => {
                     count(&self.counters.blobs_mounted, 1);
+                    self.sessions.set(repository, &blob.digest, None);
                     return Ok(());
                 }
                 Begun::Upload(upload) => upload,
