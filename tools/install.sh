@@ -5,8 +5,9 @@
 #
 #   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, QEMU and what makes disks for it (Debian packages), crane, regctl,
 #            oras (built by Go), openapi-python-client (Python packages, tools/python-requirements.txt), a kernel and a shell for the guests that are
-#            booted (unpacked from Debian packages, not installed)
-#   peers    registries to compare with: docker-registry 2.8 (Debian), olareg, distribution 3 (built by Go)
+#            booted (unpacked from Debian packages, not installed), and the registries that people come from: docker-registry 2.8 (Debian),
+#            distribution 3 (built by Go)
+#   peers    registries to compare with: these two, and olareg (built by Go)
 #   checks   cargo-deny
 #
 # Everything that is neither a Debian nor a Python package is built from source at a pinned version, verified by Go's checksum
@@ -22,11 +23,13 @@ oras     oras.land/oras                         v1.3.3  oras.land/oras/cmd/oras
 "
 readonly GO_PEERS="
 olareg   github.com/olareg/olareg               v0.2.2  github.com/olareg/olareg/cmd/olareg
+"
+readonly GO_SOURCES="
 registry github.com/distribution/distribution/v3 v3.1.1 github.com/distribution/distribution/v3/cmd/registry
 "
 # Debian packages as "command:package": the command tells whether the package is there.
 readonly APT_CLIENTS="dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 syslinux:syslinux mcopy:mtools mkfs.vfat:dosfstools zstd:zstd"
-readonly APT_PEERS="docker-registry:docker-registry"
+readonly APT_SOURCES="docker-registry:docker-registry"
 readonly CARGO_DENY_VERSION=0.20.2
 
 readonly TOOLS="${DVCR_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/dvcr-tools}"
@@ -154,15 +157,17 @@ cargo_deny() {
 
 clients() {
   # shellcheck disable=SC2086 # the list is words by design
-  apt_packages $APT_CLIENTS
+  apt_packages $APT_CLIENTS $APT_SOURCES
   go_programs "$GO_CLIENTS"
+  go_programs "$GO_SOURCES"
   python_programs
   guest
 }
 
 peers() {
   # shellcheck disable=SC2086
-  apt_packages $APT_PEERS
+  apt_packages $APT_SOURCES
+  go_programs "$GO_SOURCES"
   go_programs "$GO_PEERS"
 }
 
