@@ -3,7 +3,8 @@
 #
 #   tools/install.sh [clients|peers|checks|all]
 #
-#   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, qemu-img (Debian packages), crane, regctl, oras (built by Go)
+#   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, qemu-img (Debian packages), crane, regctl, oras (built by Go),
+#            promtool (out of a Debian package)
 #   peers    registries to compare with: docker-registry 2.8 (Debian), olareg, distribution 3 (built by Go)
 #   checks   cargo-deny
 #
@@ -83,6 +84,27 @@ go_programs() {
   done <<<"$1"
 }
 
+# The Debian package would install and start a Prometheus server; all that is wanted is the program that checks rules.
+prometheus_tool() {
+  command -v promtool >/dev/null && return 0
+  if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+    say "missing: promtool. It is part of Prometheus"
+    return 1
+  fi
+  local start=$SECONDS work
+  work=$(mktemp -d)
+  # The list of packages may be missing or old; only root can renew it.
+  if ! (cd "$work" && { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } 2>log && dpkg-deb -x prometheus_*.deb .); then
+    cat "$work/log" >&2
+    rm -rf "$work"
+    say "downloading Debian's package prometheus failed"
+    return 1
+  fi
+  mv "$work/usr/bin/promtool" "$BIN/promtool"
+  rm -rf "$work"
+  say "installed promtool in $((SECONDS - start)) s"
+}
+
 cargo_deny() {
   local stamp="$BIN/.cargo-deny-$CARGO_DENY_VERSION"
   [ -x "$BIN/cargo-deny" ] && [ -e "$stamp" ] && return 0
@@ -105,6 +127,7 @@ clients() {
   # shellcheck disable=SC2086 # the list is words by design
   apt_packages $APT_CLIENTS
   go_programs "$GO_CLIENTS"
+  prometheus_tool
 }
 
 peers() {

@@ -32,7 +32,8 @@ pub use sweep::Swept;
 
 use crate::{
     clock::Clock,
-    meta::MetaStore,
+    durations::Durations,
+    meta::{MetaError, MetaStore, key},
     store::{Store, StoreError},
 };
 use plan::{SweepLimits, SweepPlan};
@@ -79,6 +80,14 @@ pub struct GcStats {
     pub damaged_packs: AtomicU64,
     /// Sweeps that were not done because they would have removed too much at once.
     pub refused: AtomicU64,
+    /// Collections that ended with an error.
+    pub failures: AtomicU64,
+    /// When the last collection without an error ended, milliseconds since 1970; 0 before the first.
+    pub succeeded_ms: AtomicU64,
+    /// Bytes of packs to which nothing referred when packs were last looked at.
+    pub dead_bytes: AtomicU64,
+    /// How long collections took.
+    pub collections: Durations,
 }
 
 /// What one collection came to.
@@ -145,6 +154,14 @@ impl GarbageCollector {
     #[must_use]
     pub fn stats(&self) -> &Arc<GcStats> {
         &self.stats
+    }
+
+    /// Since when the oldest review that is due waits, milliseconds since 1970; none if nothing is due.
+    pub async fn oldest_due_ms(&self) -> Result<Option<u64>, MetaError> {
+        let due = key::reviews_due(self.clock.now_ms());
+        let rows = self.meta.scan(&due, 1).await?;
+        let review = rows.first().and_then(|(row, _)| key::review_of(row));
+        Ok(review.map(|review| review.due_ms))
     }
 
     /// What a sweep would do now, were it to begin: packs that are being written would be sealed first.

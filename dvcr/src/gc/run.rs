@@ -229,7 +229,13 @@ impl GarbageCollector {
         run.started_ms = self.clock.now_ms();
         self.runs.lock().current = Some(run.clone());
 
+        let begun = std::time::Instant::now();
         let result = self.collect_now(run.options).await;
+        self.stats.collections.observe(begun.elapsed());
+        match result {
+            Ok(_) => self.stats.succeeded_ms.store(self.clock.now_ms(), Relaxed),
+            Err(_) => _ = self.stats.failures.fetch_add(1, Relaxed),
+        }
 
         let (run, remember) = self.end(run, &result);
         if remember && let Err(error) = self.remember(&run).await {

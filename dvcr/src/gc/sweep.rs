@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::atomic::Ordering::Relaxed};
 
 use dvcr_core::chunk::ChunkId;
 
-use super::{GarbageCollector, mark, plan};
+use super::{GarbageCollector, mark, plan, plan::PackFacts};
 use crate::{
     backend::PackId,
     meta::key,
@@ -59,6 +59,8 @@ impl GarbageCollector {
         let mut stuck: HashSet<PackId> = HashSet::new();
         loop {
             let mut facts = mark::facts(&*self.meta).await?;
+            let dead = facts.iter().map(PackFacts::dead_bytes).sum();
+            self.stats.dead_bytes.store(dead, Relaxed);
             facts.retain(|pack| !stuck.contains(&pack.pack));
             let plan = plan::plan(facts, &self.options.limits);
             if plan.too_much && !force {

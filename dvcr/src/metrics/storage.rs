@@ -28,6 +28,8 @@ pub struct Sizes {
     pub logical_bytes: AtomicU64,
     /// Bytes that packs take.
     pub stored_bytes: AtomicU64,
+    /// How long the oldest review that is due waits, seconds; 0 if nothing is due.
+    pub oldest_review_seconds: AtomicU64,
 }
 
 /// Reads the counters of the storage.
@@ -134,6 +136,11 @@ impl Collector for StorageCollector {
                 get(&gc.refused),
             ),
             (
+                "gc_failures",
+                "Collections that ended with an error",
+                get(&gc.failures),
+            ),
+            (
                 "metadata_transactions",
                 "Metadata transactions applied",
                 meta.transactions(),
@@ -163,6 +170,11 @@ impl Collector for StorageCollector {
                 get(&self.sizes.stored_bytes),
             ),
             (
+                "gc_dead",
+                "Bytes of packs to which nothing referred when packs were last looked at",
+                get(&gc.dead_bytes),
+            ),
+            (
                 "cache",
                 "Bytes of decoded chunks in memory",
                 self.store.cached_bytes(),
@@ -177,6 +189,11 @@ impl Collector for StorageCollector {
         }
         for (name, help, value) in [
             ("blobs", "Blobs", get(&self.sizes.blobs)),
+            (
+                "gc_condemned_packs",
+                "Packs that are being emptied, or could not be",
+                self.store.condemned_packs() as u64,
+            ),
             (
                 "compress_queue",
                 "Blocks that wait for or are with a compression worker",
@@ -195,6 +212,41 @@ impl Collector for StorageCollector {
         ] {
             write.gauge(name, help, None, value)?;
         }
+        if let Some(room) = self.store.room() {
+            for (name, help, value) in [
+                (
+                    "device_free",
+                    "Bytes free on the device of the packs",
+                    room.free_bytes,
+                ),
+                (
+                    "device_reserve",
+                    "Bytes of those that uploads never take",
+                    room.reserve_bytes,
+                ),
+            ] {
+                write.gauge(name, help, Some(Unit::Bytes), value)?;
+            }
+        }
+        for (name, help, value) in [
+            (
+                "gc_oldest_review",
+                "How long the oldest review that is due waits",
+                get(&self.sizes.oldest_review_seconds),
+            ),
+            (
+                "gc_success_time",
+                "When the last collection without an error ended, Unix time; 0 before the first",
+                get(&gc.succeeded_ms) / 1000,
+            ),
+        ] {
+            write.gauge(name, help, Some(Unit::Seconds), value)?;
+        }
+        write.durations(
+            "gc_collection",
+            "How long a collection took",
+            &gc.collections,
+        )?;
         write.durations(
             "fsync",
             "How long making a pack durable took",

@@ -160,12 +160,16 @@ impl Store {
         self.lanes.full.notified().await;
     }
 
-    /// Room on the device of the packs; none where nobody can say.
-    pub async fn room(&self) -> Result<Option<Room>, StoreError> {
-        let packs = Arc::clone(&self.packs);
-        crate::blocking::run(move || packs.room())
-            .await
-            .map_err(|e| StoreError::io("ask how much room there is".into(), e))
+    /// Room on the device of the packs; none where nobody can say. Asks the file system, which takes a microsecond.
+    #[must_use]
+    pub fn room(&self) -> Option<Room> {
+        self.packs.room().ok().flatten()
+    }
+
+    /// Packs that are being emptied, or could not be.
+    #[must_use]
+    pub fn condemned_packs(&self) -> usize {
+        self.condemned.count()
     }
 
     /// Counters.
