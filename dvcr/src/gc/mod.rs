@@ -169,28 +169,4 @@ impl GarbageCollector {
         let facts = mark::facts(&*self.meta).await?;
         Ok(plan::plan(facts, &self.options.limits))
     }
-
-    /// Collects again and again, and at once when the device is full. Never returns.
-    pub async fn run(&self) {
-        // Not at once: a start has other things to do than to walk through all recipes.
-        let first = tokio::time::Instant::now() + self.options.interval;
-        let mut ticks = tokio::time::interval_at(first, self.options.interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // A full device stays full if there is no garbage, and looking for it has its price.
-        let mut again = tokio::time::Instant::now();
-        loop {
-            let full = async {
-                tokio::time::sleep_until(again).await;
-                self.store.full().await;
-            };
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = full => tracing::info!("the device is full: collecting garbage now"),
-            }
-            let begun = tokio::time::Instant::now();
-            // The log and the history have the error.
-            let _ = self.collect(false).await;
-            again = tokio::time::Instant::now() + (begun.elapsed() * FULL_REST).max(FULL_REST_MIN);
-        }
-    }
 }

@@ -200,14 +200,13 @@ impl Store {
         let records = blocking::run(move || {
             wanted
                 .iter()
-                .map(|entry| {
+                .filter_map(|entry| {
                     let read = packs.read(pack, u64::from(entry.offset), entry.header.record_len());
                     checked(entry, read, |codec, payload, len| {
                         codecs.decode(codec, payload, len)
                     })
                     .transpose()
                 })
-                .flatten()
                 .collect::<Vec<_>>()
         })
         .await;

@@ -8,7 +8,7 @@ use axum::{
         FromRequest, FromRequestParts, Path, Query, Request,
         rejection::{JsonRejection, PathRejection},
     },
-    http::request::Parts,
+    http::{StatusCode, request::Parts},
 };
 use dvcr_core::oci::{Digest, RepositoryName, RouteError};
 use serde::de::DeserializeOwned;
@@ -92,6 +92,9 @@ impl<T: DeserializeOwned> FromRequest<App> for Document<T> {
             Ok(Ok(Json(document))) => Ok(Self(document)),
             Ok(Err(JsonRejection::MissingJsonContentType(_))) => {
                 Err(RequestError::ContentType.into())
+            }
+            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(RequestError::DocumentTooLarge(BODY_BYTES_MAX).into())
             }
             Ok(Err(rejection)) => Err(RequestError::Document(rejection.body_text()).into()),
             Err(_) => Err(RequestError::BodyTimeout.into()),

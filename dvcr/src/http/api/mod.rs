@@ -8,10 +8,11 @@
 //! 2. a handler under `#[utoipa::path]` in `NOUN.rs` here, named by the `routes` of that file, which [`routes`] merges;
 //! 3. `dvcr openapi > openapi/dvcr.json`: a test fails until the committed document says what the code does.
 //!
-//! Errors are problem documents (RFC 9457), unlike those below `/v2`; the document says so for every operation by itself.
+//! Errors are problem documents (RFC 9457), unlike those below `/v2`; [`document`] says so for every operation.
 
 mod blob;
 mod docs;
+mod document;
 mod extract;
 mod gc;
 mod manifest;
@@ -32,35 +33,15 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use dvcr_core::oci::RouteError;
-use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 
 use self::extract::BODY_BYTES_MAX;
-pub(crate) use self::problem::problem;
+pub(crate) use self::{document::document_text, problem::problem};
 use super::{
     App,
     error::{ApiError, RequestError},
     observe::Endpoint,
 };
-
-#[derive(utoipa::OpenApi)]
-#[openapi(
-    info(
-        title = "DVCR management API",
-        description = "Look at and run a DVCR server. Images are pushed and pulled below `/v2`, by the OCI distribution specification.\n\n\
-            Lists come in pages: send `next` of one page as `after` for the following. Errors are problem documents (RFC 9457). \
-            Bodies of requests are JSON and need `Content-Type: application/json`."
-    ),
-    components(schemas(dvcr_openapi::Problem)),
-    tags(
-        (name = "repositories", description = "What is stored, by name"),
-        (name = "usage", description = "What is stored, by size"),
-        (name = "uploads", description = "What is on its way"),
-        (name = "gc", description = "Garbage collection"),
-        (name = "server", description = "The server itself"),
-    )
-)]
-struct Described;
 
 /// Every endpoint, with its description.
 fn routes() -> OpenApiRouter<App> {
@@ -74,22 +55,6 @@ fn routes() -> OpenApiRouter<App> {
         .merge(upload::routes())
         .merge(gc::routes())
         .merge(server::routes())
-}
-
-/// The document that describes the API.
-#[must_use]
-pub(crate) fn document() -> utoipa::openapi::OpenApi {
-    let mut document = Described::openapi();
-    document.merge(routes().into_openapi());
-    utoipa::Modify::modify(&problem::EveryOperation, &mut document);
-    document
-}
-
-/// The document as it is committed and served: JSON with a newline at its end.
-pub(crate) fn document_text() -> Result<String, serde_json::Error> {
-    let mut text = document().to_pretty_json()?;
-    text.push('\n');
-    Ok(text)
 }
 
 /// The service below `/api`.
