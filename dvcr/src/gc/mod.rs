@@ -19,6 +19,7 @@ mod pins;
 pub mod plan;
 mod review;
 mod run;
+pub mod scrub;
 #[cfg(test)]
 mod simulation_tests;
 mod sweep;
@@ -33,7 +34,10 @@ pub use sweep::Swept;
 use crate::{
     clock::Clock,
     durations::Durations,
-    meta::{MetaError, MetaStore, key},
+    meta::{
+        Commit, MetaError, MetaStore, Txn, key,
+        record::{decode_numbers, encode_numbers},
+    },
     store::{Store, StoreError},
 };
 use plan::{SweepLimits, SweepPlan};
@@ -168,5 +172,28 @@ impl GarbageCollector {
     pub async fn plan(&self) -> Result<SweepPlan, StoreError> {
         let facts = mark::facts(&*self.meta).await?;
         Ok(plan::plan(facts, &self.options.limits))
+    }
+
+    /// From when this returns until then no pack is removed: what is being copied stays in one place. Reviews go on. A time in
+    /// the past ends it.
+    pub async fn hold(&self, until_ms: u64) -> Result<(), StoreError> {
+        let txn = Txn {
+            puts: vec![(key::pack_hold(), encode_numbers(&[until_ms]))],
+            ..Txn::default()
+        };
+        let _unconditional: Commit = self.meta.commit(txn).await?;
+        // A sweep that is going on has not seen it.
+        drop(self.sweeping.lock().await);
+        Ok(())
+    }
+
+    /// Until when no pack is removed, if that is in the future.
+    pub async fn held_until_ms(&self) -> Result<Option<u64>, StoreError> {
+        let key = key::pack_hold();
+        let Some(row) = self.meta.get_one(&key).await? else {
+            return Ok(None);
+        };
+        let until_ms = decode_numbers(&key, &row)?.first().copied();
+        Ok(until_ms.filter(|until_ms| *until_ms > self.clock.now_ms()))
     }
 }

@@ -1,5 +1,9 @@
 //! Values of the metadata. Each record starts with a byte that names its schema version; `docs/format.md` has the table.
 
+mod scrub;
+
+pub use scrub::{FindingRecord, ScrubRecord};
+
 use bytes::Bytes;
 use dvcr_core::oci::Digest;
 
