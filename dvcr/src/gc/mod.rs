@@ -148,6 +148,14 @@ impl GarbageCollector {
         self.pins.pin(digest).await
     }
 
+    /// What walks over the metadata read.
+    fn source(&self) -> mark::Source<'_> {
+        mark::Source {
+            meta: &*self.meta,
+            pace: self.store.pace(),
+        }
+    }
+
     /// What an operator has set.
     #[must_use]
     pub fn options(&self) -> &GcOptions {
@@ -170,7 +178,7 @@ impl GarbageCollector {
 
     /// What a sweep would do now, were it to begin: packs that are being written would be sealed first.
     pub async fn plan(&self) -> Result<SweepPlan, StoreError> {
-        let facts = mark::facts(&*self.meta).await?;
+        let facts = mark::facts(self.source()).await?;
         Ok(plan::plan(facts, &self.options.limits))
     }
 

@@ -23,6 +23,7 @@ mod ids;
 mod ingest;
 mod ingest_state;
 mod lane;
+pub(crate) mod pace;
 pub mod pack;
 mod read;
 pub mod recipe;
@@ -98,6 +99,7 @@ pub struct Store {
     epochs: Arc<Epochs>,
     condemned: Arc<Condemned>,
     damaged: Arc<Damaged>,
+    pace: pace::Pace,
     chunk_cache: ChunkCache,
     part_cache: PartCache,
 }
@@ -135,6 +137,7 @@ impl Store {
             epochs: Arc::default(),
             condemned,
             damaged,
+            pace: pace::Pace::new(Arc::clone(&stats), Arc::clone(&packs)),
             chunk_cache: read::chunk_cache(options.cache_bytes),
             part_cache: read::part_cache(),
             meta,
@@ -181,6 +184,11 @@ impl Store {
     #[must_use]
     pub fn condemned_packs(&self) -> usize {
         self.condemned.count()
+    }
+
+    /// How upkeep makes way for pushes.
+    pub(crate) fn pace(&self) -> &pace::Pace {
+        &self.pace
     }
 
     /// Counters.
