@@ -109,13 +109,16 @@ fn line(
     left: f64,
 ) -> String {
     format!(
-        "| {} | {:.1} / {:.1} | {:.1} / {:.1} | {:.2} | {} of {} | {:.2} | {:.2} | {full:.0} | {left:.0}, with {} more images |\n",
+        "| {} | {:.1} / {:.1} | {} | {} of {} | {:.2} | {:.2} | {full:.0} | {left:.0}, with {} more images |\n",
         kind.name(),
         before.p50(),
         before.p99(),
-        during.p50(),
-        during.p99(),
-        during.p99() / before.p99(),
+        if during.millis.is_empty() {
+            "none ended | -".to_owned()
+        } else {
+            let ratio = during.p99() / before.p99();
+            format!("{:.1} / {:.1} | {ratio:.2}", during.p50(), during.p99())
+        },
         during.failed,
         during.failed + during.millis.len() as u64,
         during.longest_stop().as_secs_f64(),

@@ -42,8 +42,8 @@ use crate::{
 };
 use plan::{SweepLimits, SweepPlan};
 
-/// After a collection, one for want of room comes no sooner than after so many times its duration, or this long: a tenth of one
-/// core at most is spent on a device that stays full.
+/// After a collection that freed nothing, one for want of room comes no sooner than after so many times its duration: a tenth of
+/// one core at most is spent on a device that stays full. In any case it comes no sooner than after this long.
 const FULL_REST: u32 = 9;
 const FULL_REST_MIN: Duration = Duration::from_secs(1);
 
