@@ -254,7 +254,7 @@ fn inspections() {
     write_disk(&one, 5, 32 << 20);
     fs::copy(&one, &two).unwrap();
     // A partition table and a file system that tools made, and some bytes that differ.
-    let script = "export PATH=$PATH:/usr/sbin:/sbin; printf 'label: gpt\\nstart=2048, size=40960, type=L, name=root\\nstart=43008, type=U\\n' | sfdisk -q two
+    let script = "set -e; export PATH=$PATH:/usr/sbin:/sbin; printf 'label: gpt\\nstart=2048, size=40960, type=L, name=root\\nstart=43008, type=U\\n' | sfdisk -q two
         mkfs.ext4 -q -F -b 4096 -E offset=1048576 two 20480k";
     site.ok("sh", &["-c", script]);
     push(&site, &one, "vi/disk:1");
