@@ -22,7 +22,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
 const PAGE_ENTRIES: usize = 1_000;
 
 /// Runs a command's future; commands need one thread.
-pub(super) fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+pub(super) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -98,20 +98,6 @@ impl Client {
         Ok(response)
     }
 
-    /// A JSON document.
-    pub(super) async fn json<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        parse(self.get(path).await?).await
-    }
-
-    /// Has something done; a JSON document tells what came of it.
-    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let response = self.send(Method::POST, path).await?;
-        if response.status() == StatusCode::NOT_FOUND {
-            return Err(refusal(response).await);
-        }
-        parse(response).await
-    }
-
     /// A list that comes in pages: `pick` takes the entries out of each.
     async fn pages<T: DeserializeOwned>(
         &self,
@@ -131,16 +117,6 @@ impl Client {
             }
         }
         Ok(entries)
-    }
-
-    /// All repositories.
-    pub(super) async fn repositories(&self) -> anyhow::Result<Vec<String>> {
-        #[derive(serde::Deserialize)]
-        struct Catalog {
-            repositories: Vec<String>,
-        }
-        let first = format!("/v2/_catalog?n={PAGE_ENTRIES}");
-        self.pages(first, |page: Catalog| page.repositories).await
     }
 
     /// All tags of a repository.

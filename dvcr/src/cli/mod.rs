@@ -1,10 +1,15 @@
 //! The command line: what the program can do, and how it says so.
 
 mod check_config;
+mod checkpoint;
 mod client;
 mod gc;
 mod ls;
+mod migrate;
+mod openapi;
+mod repair;
 mod rm;
+mod scrub;
 mod serve;
 mod stats;
 mod table;
@@ -26,7 +31,8 @@ use crate::settings::{self, Settings};
         skopeo copy --dest-tls-verify=false docker-archive:disk.tar docker://127.0.0.1:5000/vi/debian:12\n  \
         dvcr ls vi/debian                           tags, digests and sizes\n  \
         dvcr stats                                  what is stored, and what storing chunks once saves\n  \
-        dvcr rm vi/debian:12                        remove a tag\n\n\
+        dvcr rm vi/debian:12                        remove a tag\n  \
+        dvcr migrate registry https://old.example   bring everything over from another registry\n\n\
         `dvcr COMMAND --help` tells more about a command."
 )]
 struct Cli {
@@ -51,9 +57,24 @@ enum Command {
     /// Collect garbage, or see what that would do.
     #[command(after_help = gc::EXAMPLES)]
     Gc(gc::GcArgs),
+    /// Bring everything over from another registry, running or at rest.
+    #[command(after_help = migrate::EXAMPLES)]
+    Migrate(migrate::MigrateArgs),
     /// Remove a tag, a manifest or a whole repository.
     #[command(after_help = rm::EXAMPLES)]
     Rm(rm::RmArgs),
+    /// Read what is stored and verify it, or see what is damaged.
+    #[command(after_help = scrub::EXAMPLES)]
+    Scrub(scrub::ScrubArgs),
+    /// Write the metadata that packs do not have beside the packs, for backups and repairs.
+    #[command(after_help = checkpoint::EXAMPLES)]
+    Checkpoint(checkpoint::CheckpointArgs),
+    /// Make the metadata of a stopped server anew, from its packs and checkpoints.
+    #[command(after_help = repair::EXAMPLES)]
+    Repair(repair::RepairArgs),
+    /// Print the document that describes the management API.
+    #[command(after_help = openapi::EXAMPLES)]
+    Openapi,
 }
 
 /// Flags of the commands that need settings. Each is over its environment variable, which is over the file.
@@ -149,6 +170,13 @@ struct ServerArgs {
     json: bool,
 }
 
+impl ServerArgs {
+    /// A client of the server's management API.
+    fn client(&self) -> anyhow::Result<dvcr_openapi::Client> {
+        Ok(dvcr_openapi::Client::new(&self.server)?)
+    }
+}
+
 /// Reads the arguments of the process and does what they say. Exit codes: 0 done, 1 failed, 2 wrong arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -160,7 +188,7 @@ pub fn main() -> ExitCode {
         tracing::debug!("a TLS provider was installed before");
     }
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // A reader that went away, such as `head`, is no failure to talk about.
             let piped = error.chain().any(|cause| {
@@ -170,21 +198,40 @@ pub fn main() -> ExitCode {
             });
             if !piped {
                 eprintln!("dvcr: {error:#}");
+                if let Some(hint) = hint(&error) {
+                    eprintln!("{hint}");
+                }
             }
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+/// What to do about an error that every command can meet.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    match error.downcast_ref::<dvcr_openapi::Error>()? {
+        dvcr_openapi::Error::Unreachable { .. } => Some(
+            "start a server with `dvcr serve`, or name another with --server URL or DVCR_SERVER",
+        ),
+        _ => None,
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Repair(args) => return client::block_on(repair::run(args)),
+        Command::Scrub(args) => return client::block_on(scrub::run(args)),
+        Command::Checkpoint(args) => client::block_on(checkpoint::run(args)),
         Command::Serve(args) => serve::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Ls(args) => client::block_on(ls::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Gc(args) => client::block_on(gc::run(args)),
+        Command::Migrate(args) => migrate::run(args),
         Command::Rm(args) => client::block_on(rm::run(args)),
+        Command::Openapi => openapi::run(),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

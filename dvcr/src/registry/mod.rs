@@ -3,41 +3,59 @@
 //! Every use case takes the [`Principal`] that asks and calls [`policy`] first. What it changes, it changes in one
 //! conditional transaction whose checks say what it relied on; where another request got there first it starts over.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock, atomic::AtomicU64},
+    time::Duration,
+};
 
 mod blob;
+mod blob_list;
 mod body;
+mod checkpoint;
 #[cfg(test)]
 mod crash_tests;
 mod error;
 #[cfg(test)]
 mod fault_tests;
 pub mod gc;
-mod glob;
+pub(crate) mod glob;
+mod inspect;
 mod manifest;
 pub mod policy;
 mod principal;
 mod referrer;
+mod repository;
+mod scrub;
 mod session;
 mod stats;
 mod tag;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upload;
+mod upload_list;
+mod usage;
 
 pub use blob::{BlobInfo, BlobReader};
+pub use blob_list::{BlobDetail, BlobEntry};
 pub use body::{Body, BodyError};
+pub use checkpoint::Checkpointed;
 pub use error::RegistryError;
+pub use inspect::{Child, ManifestDetail, ManifestEntry, Role, TagEntry};
 pub use manifest::{ManifestPut, StoredManifest};
 pub use principal::Principal;
+pub use repository::{RepositoryDetail, RepositoryEntry};
+pub use scrub::{Damage, FoundDamage};
 pub use session::{SessionId, SessionIdError, UploadStatus};
 pub use stats::Stats;
+pub use upload_list::UploadEntry;
+pub use usage::UsageSample;
 
 use dvcr_core::oci::RepositoryName;
 
 use crate::{
+    checkpoint::Checkpoints,
     clock::Clock,
-    gc::{GarbageCollector, GcOptions, drop_repository_if_empty},
+    gc::{GarbageCollector, GcOptions, drop_repository_if_empty, scrub::Scrubber},
     meta::{
         Check, Commit, Key, MetaStore, Txn, Value, key,
         record::{Record, RepositoryRecord},
@@ -63,6 +81,8 @@ pub struct RegistryOptions {
     pub uploads_max: usize,
     /// When and how hard garbage is collected.
     pub gc: GcOptions,
+    /// Stored bytes that are read and verified in an hour; 0 for none.
+    pub scrub_bytes_per_hour: u64,
     /// Which repositories may hold manifests with missing children; the first rule that fits decides.
     pub sparse: Vec<SparseRule>,
 }
@@ -75,6 +95,7 @@ impl Default for RegistryOptions {
             upload_expiry: Duration::from_secs(24 * 3600),
             uploads_max: 10_000,
             gc: GcOptions::default(),
+            scrub_bytes_per_hour: 1536 << 20,
             sparse: Vec::new(),
         }
     }
@@ -91,6 +112,11 @@ struct Inner {
     options: RegistryOptions,
     sessions: Sessions,
     gc: Arc<GarbageCollector>,
+    scrubber: Arc<Scrubber>,
+    /// None where there is no directory for them.
+    checkpoints: OnceLock<Arc<Checkpoints>>,
+    /// When usage was noted last, milliseconds since 1970.
+    last_sample_ms: AtomicU64,
 }
 
 /// Some of a list, and whether there is more.
@@ -112,11 +138,18 @@ impl Registry {
         options: RegistryOptions,
     ) -> Self {
         let sessions = Sessions::new(options.uploads_max);
+        let scrubber = Scrubber::new(
+            Arc::clone(&meta),
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            options.scrub_bytes_per_hour,
+        );
         let gc = GarbageCollector::new(
             Arc::clone(&meta),
             Arc::clone(&store),
             Arc::clone(&clock),
             options.gc,
+            options.grace,
         );
         Self(Arc::new(Inner {
             meta,
@@ -125,7 +158,28 @@ impl Registry {
             options,
             sessions,
             gc: Arc::new(gc),
+            scrubber: Arc::new(scrubber),
+            checkpoints: OnceLock::new(),
+            last_sample_ms: AtomicU64::new(0),
         }))
+    }
+
+    /// The same registry, which takes checkpoints when it is asked to. What was set first stays.
+    #[must_use]
+    pub fn with_checkpoints(self, checkpoints: Arc<Checkpoints>) -> Self {
+        let _ = self.0.checkpoints.set(checkpoints);
+        self
+    }
+
+    /// Whether the principal may look after the server itself, rather than what is in it.
+    pub fn may_administer(&self, who: &Principal) -> Result<(), RegistryError> {
+        policy::authorize(who, None, policy::Action::Admin)
+    }
+
+    /// The server's time, milliseconds since 1970.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.0.now_ms()
     }
 
     /// The store beneath.

@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use dvcr_core::oci::{Algorithm, Digest, RepositoryName};
 use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Body, Inner, Principal, Registry, RegistryError, SessionId, UploadStatus,
@@ -98,7 +99,7 @@ impl Registry {
                 state.ingest,
                 Some(inner.checkpoint_row(&session, id)),
             );
-            let received = receive(&mut ingest, body, range).await;
+            let received = receive(&mut ingest, body, range, &session.cancelled).await;
             if ingest.offset() > begin || received.is_err() {
                 // Even where the body broke off: the client goes on from here.
                 let suspended = ingest.suspend().await;
@@ -143,7 +144,16 @@ impl Registry {
             if state.ingest.offset == 0 && state.ingest.algorithm != digest.algorithm() {
                 state.ingest = IngestState::new(state.ingest.recipe, digest.algorithm());
             }
-            let known = state.ingest.offset == 0 && inner.get(&key::blob(&digest)).await?.is_some();
+            // What is known is only compared, and must stay until that is done.
+            let pin = match state.ingest.offset {
+                0 => Some(inner.gc.pin(&digest).await),
+                _ => None,
+            };
+            // A damaged blob is stored anew.
+            let known = pin.is_some()
+                && !inner.store.is_damaged(&digest)
+                && inner.get(&key::blob(&digest)).await?.is_some();
+            let _pin = pin.filter(|_| known);
             let mut ingest = if known {
                 Ingest::verify(Arc::clone(&inner.store), digest.algorithm())
             } else {
@@ -153,7 +163,7 @@ impl Registry {
                     Some(inner.checkpoint_row(&session, id)),
                 )
             };
-            if let Err(error) = receive(&mut ingest, body, range).await {
+            if let Err(error) = receive(&mut ingest, body, range, &session.cancelled).await {
                 if !known {
                     let suspended = ingest.suspend().await;
                     *guard = inner
@@ -296,17 +306,21 @@ async fn receive(
     ingest: &mut Ingest,
     mut body: Body,
     range: Option<(u64, u64)>,
+    cancelled: &CancellationToken,
 ) -> Result<(), RegistryError> {
     let begin = ingest.offset();
     let announced = range.map(|(first, last)| (last + 1).saturating_sub(first));
     loop {
-        let next = match tokio::time::timeout(IDLE, body.next()).await {
-            Ok(next) => next,
-            Err(_) => {
-                ingest.idle().await?;
-                body.next().await
-            }
-        };
+        // Only waiting is given up: what the ingest does, it ends.
+        let next =
+            match tokio::time::timeout(IDLE, cancelled.run_until_cancelled(body.next())).await {
+                Ok(next) => next,
+                Err(_) => {
+                    ingest.idle().await?;
+                    cancelled.run_until_cancelled(body.next()).await
+                }
+            };
+        let next = next.ok_or(RegistryError::UploadUnknown)?;
         let Some(bytes) = next else { break };
         let bytes: Bytes = bytes?;
         let received = ingest.offset() - begin + bytes.len() as u64;
@@ -336,6 +350,7 @@ impl Inner {
             repository: repository.clone(),
             principal: who.clone(),
             expires_ms: self.now_ms() + millis(self.options.upload_expiry),
+            cancelled: CancellationToken::new(),
             state: tokio::sync::Mutex::new(Some(state)),
         }
     }
@@ -376,7 +391,10 @@ impl Inner {
     }
 
     /// The state that the session's row records.
-    async fn stored_state(&self, id: &SessionId) -> Result<Option<SessionState>, RegistryError> {
+    pub(super) async fn stored_state(
+        &self,
+        id: &SessionId,
+    ) -> Result<Option<SessionState>, RegistryError> {
         let key = key::upload(&id.0);
         let Some(row) = self.get_record::<UploadRecord>(&key).await? else {
             return Ok(None);
@@ -411,7 +429,7 @@ impl Inner {
     }
 
     /// Forgets a session; the chunks that only it refers to are found by garbage collection.
-    async fn end_session(
+    pub(super) async fn end_session(
         &self,
         id: &SessionId,
         state: Option<SessionState>,
@@ -467,10 +485,27 @@ impl Inner {
         session: Option<&SessionId>,
     ) -> Result<(), RegistryError> {
         self.transact(|| async {
-            let now = self.now_ms();
             let mut txn = Txn::default();
             let blob_key = key::blob(digest);
+            let is_damaged = self.store.is_damaged(digest);
             match (self.get(&blob_key).await?, &finished.body) {
+                // The new bytes take the place of the old ones: all of their chunks were looked up or stored just now.
+                (Some(old), body) if is_damaged && *body != FinishedBody::Verified => {
+                    let row = BlobRecord::decode(&blob_key, &old)?;
+                    if let BlobBody::Recipe { id, parts } = row.body {
+                        txn.deletes.extend(key::recipe_rows(id, parts));
+                        self.store.note_dead(1);
+                    }
+                    finished.prepare(&mut txn).await?;
+                    let row = BlobRecord {
+                        created_ms: row.created_ms,
+                        ..self.blob_row(digest, finished, &mut txn)?
+                    };
+                    let finding = key::finding(&key::Finding::Blob(*digest));
+                    txn.checks.push(Check::Exact(blob_key.clone(), old));
+                    txn.deletes.push(finding);
+                    txn.puts.push((blob_key, row.encode()));
+                }
                 (Some(_), body) => {
                     txn.checks.push(Check::Present(blob_key));
                     if let FinishedBody::Recipe { id, parts } = body {
@@ -480,25 +515,9 @@ impl Inner {
                 }
                 // Deleted since this upload began to verify it only.
                 (None, FinishedBody::Verified) => return Err(RegistryError::Conflict),
-                (None, body) => {
+                (None, _) => {
                     finished.prepare(&mut txn).await?;
-                    let body = match body {
-                        FinishedBody::Recipe { id, parts } => BlobBody::Recipe {
-                            id: *id,
-                            parts: *parts,
-                        },
-                        FinishedBody::Inline(bytes) => {
-                            txn.puts.push((key::inline(digest), bytes.clone()));
-                            BlobBody::Inline
-                        }
-                        FinishedBody::Verified => return Err(RegistryError::Conflict),
-                    };
-                    let row = BlobRecord {
-                        len: finished.len,
-                        body,
-                        stored_len: finished.stored_len,
-                        created_ms: now,
-                    };
+                    let row = self.blob_row(digest, finished, &mut txn)?;
                     txn.checks.push(Check::Absent(blob_key.clone()));
                     txn.puts.push((blob_key, row.encode()));
                 }
@@ -507,9 +526,40 @@ impl Inner {
             if let Some(id) = session {
                 txn.deletes.push(key::upload(&id.0));
             }
-            Ok((txn, ()))
+            Ok((txn, is_damaged))
         })
         .await
+        .map(|was_damaged| {
+            if was_damaged {
+                self.store.forget_damage(digest);
+            }
+        })
+    }
+
+    /// The row of a blob that was just taken in; its bytes go into the transaction where they are few.
+    fn blob_row(
+        &self,
+        digest: &Digest,
+        finished: &Finished,
+        txn: &mut Txn,
+    ) -> Result<BlobRecord, RegistryError> {
+        let body = match &finished.body {
+            FinishedBody::Recipe { id, parts } => BlobBody::Recipe {
+                id: *id,
+                parts: *parts,
+            },
+            FinishedBody::Inline(bytes) => {
+                txn.puts.push((key::inline(digest), bytes.clone()));
+                BlobBody::Inline
+            }
+            FinishedBody::Verified => return Err(RegistryError::Conflict),
+        };
+        Ok(BlobRecord {
+            len: finished.len,
+            body,
+            stored_len: finished.stored_len,
+            created_ms: self.now_ms(),
+        })
     }
 
     /// Adds to the transaction that the repository holds the blob, under a lease until a manifest refers to it.

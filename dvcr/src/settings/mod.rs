@@ -48,8 +48,9 @@ pub struct Settings {
     pub reserve_bytes: Bytes,
     /// How long an upload session lives without a request. Default 24 h; 1 min to 30 days.
     pub upload_expiry: Time,
-    /// How long a blob that no manifest refers to is protected after it was pushed, mounted or asked about. Default 1 h; 1 min
-    /// to 30 days. Must outlast the slowest push of one image, from its first blob to its manifest.
+    /// How long a blob that no manifest refers to is protected after it was pushed, mounted or asked about. Default 1 h; 1 s to
+    /// 30 days. Half of it must outlast the slowest push of one image, from its first blob to its manifest: pushes that take
+    /// longer fail. Less than a minute is for tests, and the log says so.
     pub lease: Time,
     /// How long requests may go on after SIGTERM before they are cut. Default 30 s; 0 to 1 h. Keep it below the pod's
     /// `terminationGracePeriodSeconds`.
@@ -59,6 +60,10 @@ pub struct Settings {
     pub sparse: Vec<SparseRule>,
     /// Garbage collection.
     pub gc: GcSettings,
+    /// Snapshots of the metadata beside the packs.
+    pub checkpoint: CheckpointSettings,
+    /// Verification of what is stored.
+    pub scrub: ScrubSettings,
     /// Certificate and key, for HTTPS.
     pub tls: TlsSettings,
     /// Bounds on clients.
@@ -71,7 +76,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GcSettings {
-    /// Time between two collections. Default 5 min; 1 s to 7 days.
+    /// Time between two collections. Default 5 min; 10 ms to 7 days.
     pub interval: Time,
     /// How long what was deleted stays before its space is given back. Default 1 h; 0 to 30 days.
     pub grace: Time,
@@ -90,6 +95,42 @@ impl Default for GcSettings {
             grace: Time::hours(1),
             unused_percent: 10,
             removed_percent: 50,
+        }
+    }
+}
+
+/// When the metadata that packs do not have is written beside them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// Time between two checkpoints; what is newer than the last one is lost with the metadata. One is taken at shutdown, too.
+    /// Default 1 h; 1 min to 7 days.
+    pub interval: Time,
+    /// Checkpoints that are kept. Default 4; 1 to 1,000.
+    pub keep: usize,
+}
+
+impl Default for CheckpointSettings {
+    fn default() -> Self {
+        Self {
+            interval: Time::hours(1),
+            keep: 4,
+        }
+    }
+}
+
+/// How fast stored bytes are verified in the background.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScrubSettings {
+    /// Bytes that are read and verified in an hour. Default 1,536 MiB, which is 1 TiB in a month; 0 to 1,024 TiB. 0 turns it off.
+    pub bytes_per_hour: Bytes,
+}
+
+impl Default for ScrubSettings {
+    fn default() -> Self {
+        Self {
+            bytes_per_hour: Bytes::mib(1536),
         }
     }
 }
@@ -188,6 +229,8 @@ impl Default for Settings {
             drain: Time::seconds(30),
             sparse: Vec::new(),
             gc: GcSettings::default(),
+            checkpoint: CheckpointSettings::default(),
+            scrub: ScrubSettings::default(),
             tls: TlsSettings::default(),
             limits: LimitSettings::default(),
             log: LogSettings::default(),
@@ -223,7 +266,7 @@ impl Default for LogSettings {
 }
 
 /// Every key that a variable or `--set` can name, in the order of the file.
-pub const KEYS: [&str; 31] = [
+pub const KEYS: [&str; 34] = [
     "listen",
     "data",
     "allow_anonymous",
@@ -240,6 +283,9 @@ pub const KEYS: [&str; 31] = [
     "gc.grace",
     "gc.unused_percent",
     "gc.removed_percent",
+    "checkpoint.interval",
+    "checkpoint.keep",
+    "scrub.bytes_per_hour",
     "tls.certificate",
     "tls.key",
     "limits.connections",
@@ -417,6 +463,8 @@ impl Settings {
             drain,
             sparse,
             gc,
+            checkpoint,
+            scrub,
             tls,
             limits,
             log,
@@ -478,12 +526,26 @@ impl Settings {
         );
         faults.bound("reserve_bytes", *reserve_bytes, Bytes(0), Bytes::tib(1));
         faults.bound("upload_expiry", *upload_expiry, minute, month);
-        faults.bound("lease", *lease, minute, month);
         let second = Time::seconds(1);
-        faults.bound("gc.interval", *interval, second, Time::hours(7 * 24));
+        faults.bound("lease", *lease, second, month);
+        let week = Time::hours(7 * 24);
+        faults.bound("gc.interval", *interval, Time::millis(10), week);
         faults.bound("gc.grace", *grace, Time::seconds(0), month);
         faults.bound("gc.unused_percent", *unused_percent, 1, 100);
         faults.bound("gc.removed_percent", *removed_percent, 1, 100);
+        faults.bound(
+            "checkpoint.interval",
+            checkpoint.interval,
+            minute,
+            Time::hours(7 * 24),
+        );
+        faults.bound("checkpoint.keep", checkpoint.keep, 1, 1_000);
+        faults.bound(
+            "scrub.bytes_per_hour",
+            scrub.bytes_per_hour,
+            Bytes(0),
+            Bytes::tib(1_024),
+        );
         faults.bound("drain", *drain, Time::seconds(0), Time::hours(1));
         faults.bound("limits.connections", *connections, 1, 1_000_000);
         faults.bound("limits.requests", *requests, 1, 1_000_000);

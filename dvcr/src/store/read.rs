@@ -360,30 +360,49 @@ impl Store {
     }
 
     /// Reads and checks chunks and turns each into what the caller wants, on a thread that may block.
-    /// A chunk whose pack is gone meanwhile is looked up once more.
+    /// A chunk that is not there any more is looked up again: garbage collection may have moved it since.
     async fn read_chunks<T: Send + 'static>(
         self: &Arc<Self>,
         ids: Vec<ChunkId>,
         finish: impl Fn(usize, &ChunkId, StoredChunk) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Vec<T>, StoreError> {
         let finish = Arc::new(finish);
-        let mut tried = false;
+        let mut locations: Arc<[_]> = self.locations(&ids).await?.into();
+        let mut was_corrupt = false;
         loop {
-            let locations = self.locations(&ids).await?;
             let (store, ids_there, finish) = (Arc::clone(self), ids.clone(), Arc::clone(&finish));
+            let there = Arc::clone(&locations);
             let result =
-                blocking::run(move || store.read_located(&ids_there, &locations, &*finish)).await;
+                blocking::run(move || store.read_located(&ids_there, &there, &*finish)).await;
             match result {
-                Err(StoreError::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound && !tried =>
-                {
-                    tried = true;
-                }
                 Err(error) => {
-                    if matches!(error, StoreError::Corrupt { .. }) {
-                        self.stats.bad_chunks.fetch_add(1, Relaxed);
+                    // Rows lead elsewhere before anything is taken away. Where they have not changed, it is lost.
+                    let now: Arc<[_]> = self.locations(&ids).await?.into();
+                    if now != locations {
+                        locations = now;
+                        continue;
                     }
-                    return Err(error);
+                    let StoreError::Corrupt { pack, offset, what } = error else {
+                        return Err(error);
+                    };
+                    // Once more: a bus or memory may have had a bad moment.
+                    if !was_corrupt {
+                        was_corrupt = true;
+                        continue;
+                    }
+                    self.stats.bad_chunks.fetch_add(1, Relaxed);
+                    let is_it =
+                        |at: &&ChunkRecord| (at.pack, u64::from(at.offset)) == (pack, offset);
+                    if let Some((id, at)) = ids.iter().zip(&*locations).find(|(_, at)| is_it(at)) {
+                        // The read has failed in any case.
+                        if let Err(error) = self.mark_chunk(id, at, &what).await {
+                            tracing::error!(
+                                error = &error as &dyn std::error::Error,
+                                "note a damaged chunk"
+                            );
+                        }
+                    }
+                    return Err(StoreError::Corrupt { pack, offset, what });
                 }
                 done => return done,
             }

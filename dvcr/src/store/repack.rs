@@ -3,17 +3,19 @@
 //! A pack is condemned, so that nothing new refers to it; once everybody has left who looked something up before, what is
 //! still referred to is known for good ([`crate::gc`] finds it out), is moved, and the pack goes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use dvcr_core::chunk::ChunkId;
 
 use super::{
     Store, StoreError,
+    compress::Codecs,
+    contents::{PackDamage, read_contents},
     lane::Appended,
-    pack::{Codec, Entry, PackHeader, Record, RecordId, RecordWalk, WalkEnd, open_record},
-    recover::read_footer,
+    pack::{Entry, Record, RecordId},
     segment::Segment,
+    verify::check_record,
 };
 use crate::{
     backend::{PackBackend, PackId},
@@ -88,7 +90,7 @@ impl Store {
     }
 
     /// Moves what is alive out of a condemned pack, forgets the rest, and removes the pack. Everything that refers to the pack
-    /// must be committed, and `is_alive` must know it.
+    /// must be committed, and `is_alive` must know it. Where room is short, what is not needed any more is given back at once.
     pub(crate) async fn empty(
         &self,
         pack: PackId,
@@ -99,6 +101,13 @@ impl Store {
         let (alive, dead): (Vec<Entry>, Vec<Entry>) = entries
             .iter()
             .partition(|entry| is_alive(&entry.header.id()));
+        for batch in dead.chunks(ROWS) {
+            self.forget_batch(pack, batch).await?;
+        }
+        let short = self.is_short(&alive).await;
+        if short {
+            self.release(pack, &dead).await;
+        }
         let mut rest = &alive[..];
         while let Some(first) = rest.first() {
             let begin = u64::from(first.offset);
@@ -108,16 +117,43 @@ impl Store {
                 .count()
                 .max(1);
             let (batch, later) = rest.split_at(count);
+            let damaged = emptied.damaged;
             self.move_batch(pack, batch, &mut emptied).await?;
+            if short && emptied.damaged == damaged {
+                self.release(pack, batch).await;
+            }
             rest = later;
-        }
-        for batch in dead.chunks(ROWS) {
-            self.forget_batch(pack, batch).await?;
         }
         if emptied.damaged == 0 {
             emptied.freed_bytes = self.remove(pack).await?;
         }
         Ok(emptied)
+    }
+
+    /// Whether copies of these records do not fit into what is free for data.
+    async fn is_short(&self, alive: &[Entry]) -> bool {
+        let packs = Arc::clone(&self.packs);
+        let copies: u64 = alive.iter().map(|e| e.header.record_len() as u64).sum();
+        match blocking::run(move || packs.room()).await {
+            Ok(Some(room)) => room.free_bytes < room.reserve_bytes.saturating_add(copies),
+            _ => false,
+        }
+    }
+
+    /// Gives back the room of records that no row leads to. What fails is given back with the pack.
+    async fn release(&self, pack: PackId, entries: &[Entry]) {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for entry in entries {
+            let (begin, end) = (u64::from(entry.offset), entry.end());
+            match ranges.last_mut() {
+                Some(last) if last.end == begin => last.end = end,
+                _ => ranges.push(begin..end),
+            }
+        }
+        let packs = Arc::clone(&self.packs);
+        if let Err(error) = blocking::run(move || packs.release(pack, &ranges)).await {
+            tracing::warn!(%pack, error = &error as &dyn std::error::Error, "give back room before the pack is emptied");
+        }
     }
 
     /// The rows of those chunks that (still) lie here, with their values.
@@ -164,24 +200,32 @@ impl Store {
             .collect();
         let (packs, codecs) = (Arc::clone(&self.packs), Arc::clone(&self.codecs));
         let records = blocking::run(move || {
+            let read_once = |entry: &Entry| {
+                let read = packs.read(pack, u64::from(entry.offset), entry.header.record_len());
+                checked(entry, read, &codecs)
+            };
+            // Once more where it fails: a bus or memory may have had a bad moment.
+            let read = |entry: &Entry| read_once(entry).or_else(|_| read_once(entry));
             wanted
-                .iter()
-                .map(|entry| {
-                    let read = packs.read(pack, u64::from(entry.offset), entry.header.record_len());
-                    checked(entry, read, |codec, payload, len| {
-                        codecs.decode(codec, payload, len)
-                    })
-                })
+                .into_iter()
+                .filter_map(|entry| Some((entry, read(&entry).transpose()?)))
                 .collect::<Vec<_>>()
         })
         .await;
         let mut good = Vec::with_capacity(records.len());
-        for record in records {
-            match record {
-                Ok(record) => good.push(record),
-                Err(what) => {
-                    tracing::error!(%pack, what, "a damaged record; its pack stays until the same content is pushed again");
+        for (entry, record) in records {
+            match (record, entry.header.id()) {
+                (Ok(record), _) => good.push(record),
+                (Err(what), RecordId::Chunk(id)) => {
+                    let (_, row) = &here[&id];
+                    let at = ChunkRecord::decode(&key::chunk(&id), row)?;
+                    self.mark_chunk(&id, &at, &what).await?;
                     emptied.damaged += 1;
+                }
+                // The rows have what it said.
+                (Err(what), book) => {
+                    tracing::warn!(%pack, what, "a damaged record of a recipe is written anew");
+                    good.extend(self.book(book).await?);
                 }
             }
         }
@@ -194,7 +238,10 @@ impl Store {
             .sum::<u64>();
         let ids: Vec<_> = good.iter().map(|record| record.header().id()).collect();
         let mut segment = Segment::new(Arc::clone(&self.lanes));
-        for (id, appended) in ids.iter().zip(self.lanes.ticket().append(good).await?) {
+        for (id, appended) in ids
+            .iter()
+            .zip(self.lanes.collector_ticket().append(good).await?)
+        {
             match (id, appended) {
                 (RecordId::Chunk(id), Appended::Chunk(placed)) => segment.placed(*id, &placed),
                 (_, Appended::Other { pack, end }) => segment.wrote(&pack, end),
@@ -262,54 +309,33 @@ impl Store {
     }
 }
 
-/// The record of an entry, if what was read is that.
+/// The record of an entry, if what was read is that. None if it was moved, and its bytes released, before a crash: a chunk would
+/// have no row here then, other records have none anyway.
 fn checked(
     entry: &Entry,
     read: std::io::Result<Bytes>,
-    decode: impl Fn(Codec, Bytes, usize) -> Result<Bytes, String>,
-) -> Result<Record, String> {
+    codecs: &Codecs,
+) -> Result<Option<Record>, String> {
     let bytes = read.map_err(|e| e.to_string())?;
-    let (header, payload) = open_record(&bytes).map_err(|e| e.to_string())?;
-    if header != entry.header {
-        return Err(format!(
-            "offset {} holds another record than the pack's footer says",
-            entry.offset
-        ));
+    let is_chunk = matches!(entry.header.id(), RecordId::Chunk(_));
+    if !is_chunk && bytes.iter().all(|byte| *byte == 0) {
+        return Ok(None);
     }
-    if let RecordId::Chunk(id) = header.id() {
-        let chunk = decode(header.codec(), payload.clone(), header.raw_len())?;
-        if ChunkId::of(&chunk) != id {
-            return Err(format!("chunk {id} has other bytes"));
-        }
-    }
+    let (header, payload) = check_record(&bytes, entry.header.id(), Some(&entry.header), codecs)?;
     Record::new(header.id(), header.codec(), header.raw_len(), vec![payload])
+        .map(Some)
         .map_err(|e| e.to_string())
 }
 
-/// The entries of a sealed pack: from its footer, or by a walk over its records if it has none. None if the file is gone.
+/// The entries of a sealed pack.
 fn read_entries(packs: &dyn PackBackend, pack: PackId) -> std::io::Result<Vec<Entry>> {
-    let len = match packs.len(pack) {
-        Ok(len) => len,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e),
-    };
-    let header = packs.read(pack, 0, super::pack::PACK_HEADER_LEN)?;
-    let header = PackHeader::decode(&header)
-        .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e))?;
-    if let Some(footer) = read_footer(packs, pack, &header, len)? {
-        return Ok(footer.entries);
+    let contents = read_contents(packs, pack)?;
+    match contents.damage {
+        None | Some(PackDamage::Footer) => Ok(contents.entries),
+        // Rows may lead to what lies behind the damage.
+        Some(damage) => Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            damage.to_string(),
+        )),
     }
-    let mut walk = RecordWalk::new(len, |offset, len| packs.read(pack, offset, len));
-    let entries = walk
-        .by_ref()
-        .map(|walked| walked.map(|walked| walked.entry))
-        .collect::<std::io::Result<_>>()?;
-    if walk.end() == Some(&WalkEnd::Complete) {
-        return Ok(entries);
-    }
-    // Rows may lead to what lies behind the damage.
-    Err(std::io::Error::new(
-        std::io::ErrorKind::InvalidData,
-        "no footer, and records that cannot be read",
-    ))
 }
