@@ -7,6 +7,7 @@ mod http;
 mod load;
 mod machine;
 mod oci;
+mod populate;
 mod registry;
 mod report;
 mod row;
@@ -28,6 +29,7 @@ struct Arguments {
 enum Command {
     Compare(compare::Options),
     Dedup(dedup::Options),
+    Populate(populate::Options),
     Startup(startup::Options),
 }
 
@@ -35,6 +37,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Compare(options) => compare::run(&options),
         Command::Dedup(options) => dedup::run(&options),
+        Command::Populate(options) => populate::run(&options),
         Command::Startup(options) => startup::run(&options),
     }
 }

@@ -4,19 +4,13 @@
 
 mod support;
 
-use std::{
-    fs,
-    io::Cursor,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    sync::atomic::AtomicBool,
-};
+use std::{fs, io::Cursor, os::unix::fs::PermissionsExt, path::Path, sync::atomic::AtomicBool};
 
 use dvcr_importer::populate::{ExtractError, Extracted, extract};
 use support::{
-    Bench, Pattern, run,
+    Bench, Pattern,
     repository::{Member, gzip, tar, zstd},
-    text,
+    run, text,
     volume::allocated,
 };
 
@@ -48,7 +42,11 @@ impl Beside {
 
     fn assert_untouched(&self, what: &str) {
         let outside = self.dir.path().join("outside");
-        assert_eq!(fs::read(outside.join("file")).unwrap(), b"untouched", "{what}");
+        assert_eq!(
+            fs::read(outside.join("file")).unwrap(),
+            b"untouched",
+            "{what}"
+        );
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "{what}");
         assert_eq!(fs::read_dir(self.dir.path()).unwrap().count(), 2, "{what}");
     }
@@ -60,21 +58,82 @@ fn hostile_archives() {
     let long = "x/".repeat(40);
     type Members = fn(&str) -> Vec<u8>;
     let cases: [(&str, Members, &str); 16] = [
-        ("..", |_| tar(&[File("../outside/file", b"x")]), "outside of itself"),
-        (".. inside", |_| tar(&[File("a/../../outside/file", b"x")]), "outside of itself"),
-        ("absolute", |outside| tar(&[File(&format!("{outside}/file"), b"x")]), "absolute"),
-        ("through a link", |outside| tar(&[Symlink("link", outside), File("link/file", b"x")]), "leads out"),
-        ("through a relative link", |_| tar(&[Symlink("link", "../outside"), File("link/file", b"x")]), "leads out"),
-        ("through a link that stays", |_| tar(&[Directory("a"), Symlink("link", "a"), File("link/file", b"x")]), "through a link"),
-        ("two links", |_| tar(&[Directory("d"), Symlink("d/x", ".."), Symlink("y", "d/x/../outside"), File("y/file", b"x")]), "leads out"),
-        ("over a link", |_| tar(&[Symlink("a", "b"), Directory("a")]), "through a link"),
-        ("hard link", |outside| tar(&[HardLink("a", &format!("{outside}/file"))]), "leads out"),
-        ("relative hard link", |_| tar(&[HardLink("a", "../outside/file")]), "leads out"),
-        ("hard link to a link", |_| tar(&[Symlink("l", "a"), HardLink("b", "l")]), "no file"),
+        (
+            "..",
+            |_| tar(&[File("../outside/file", b"x")]),
+            "outside of itself",
+        ),
+        (
+            ".. inside",
+            |_| tar(&[File("a/../../outside/file", b"x")]),
+            "outside of itself",
+        ),
+        (
+            "absolute",
+            |outside| tar(&[File(&format!("{outside}/file"), b"x")]),
+            "absolute",
+        ),
+        (
+            "through a link",
+            |outside| tar(&[Symlink("link", outside), File("link/file", b"x")]),
+            "leads out",
+        ),
+        (
+            "through a relative link",
+            |_| tar(&[Symlink("link", "../outside"), File("link/file", b"x")]),
+            "leads out",
+        ),
+        (
+            "through a link that stays",
+            |_| {
+                tar(&[
+                    Directory("a"),
+                    Symlink("link", "a"),
+                    File("link/file", b"x"),
+                ])
+            },
+            "through a link",
+        ),
+        (
+            "two links",
+            |_| {
+                tar(&[
+                    Directory("d"),
+                    Symlink("d/x", ".."),
+                    Symlink("y", "d/x/../outside"),
+                    File("y/file", b"x"),
+                ])
+            },
+            "leads out",
+        ),
+        (
+            "over a link",
+            |_| tar(&[Symlink("a", "b"), Directory("a")]),
+            "through a link",
+        ),
+        (
+            "hard link",
+            |outside| tar(&[HardLink("a", &format!("{outside}/file"))]),
+            "leads out",
+        ),
+        (
+            "relative hard link",
+            |_| tar(&[HardLink("a", "../outside/file")]),
+            "leads out",
+        ),
+        (
+            "hard link to a link",
+            |_| tar(&[Symlink("l", "a"), HardLink("b", "l")]),
+            "no file",
+        ),
         ("device", |_| tar(&[Special("null", b'3')]), "device"),
         ("block device", |_| tar(&[Special("sda", b'4')]), "device"),
         ("FIFO", |_| tar(&[Special("fifo", b'6')]), "device"),
-        ("a file over a directory", |_| tar(&[Directory("a"), File("a", b"x")]), "directory already"),
+        (
+            "a file over a directory",
+            |_| tar(&[Directory("a"), File("a", b"x")]),
+            "directory already",
+        ),
         ("no archive", |_| b"not an archive".to_vec(), "no tar"),
     ];
     for (what, members, expected) in cases {
@@ -128,20 +187,33 @@ fn what_tar_packed_comes_out() {
                 let into = tempfile::tempdir().unwrap();
                 let done = unpack(bytes, into.path()).unwrap();
                 assert_eq!((done.files, done.directories), (6, 3), "{format}");
-                run("diff", &["-r", "--no-dereference", text(&from), text(into.path())]);
+                run(
+                    "diff",
+                    &["-r", "--no-dereference", text(&from), text(into.path())],
+                );
                 let sparse = into.path().join("a/sparse");
                 assert!(allocated(&sparse) <= allocated(&bench.raw) + (4 << 20));
                 let mode = |name: &str| {
-                    fs::metadata(into.path().join(name)).unwrap().permissions().mode() & 0o7777
+                    fs::metadata(into.path().join(name))
+                        .unwrap()
+                        .permissions()
+                        .mode()
+                        & 0o7777
                 };
                 // Not set-user-ID.
                 assert_eq!(mode("a/b/one") & !0o022, 0o755 & !0o022);
-                assert_eq!(fs::read_link(into.path().join("link")).unwrap(), Path::new("a/b/one"));
+                assert_eq!(
+                    fs::read_link(into.path().join("link")).unwrap(),
+                    Path::new("a/b/one")
+                );
             }
         }
     }
     let empty = tempfile::tempdir().unwrap();
-    assert_eq!(unpack(tar(&[]), empty.path()).unwrap(), Extracted::default());
+    assert_eq!(
+        unpack(tar(&[]), empty.path()).unwrap(),
+        Extracted::default()
+    );
 }
 
 #[test]

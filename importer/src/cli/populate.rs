@@ -1,6 +1,7 @@
 //! `dvcr-importer populate`: from anywhere onto a volume.
 
 use std::{
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
@@ -221,7 +222,12 @@ impl PopulateArgs {
                     target: format!("{format:?} {:?} {}", self.size, self.preallocate),
                 };
                 let state = State::open(&path, &header);
-                state.with_context(|| format!("open the state file {}", path.display()))
+                state.map_err(|error| match error.kind() {
+                    // Another populate has it, and writes the same target.
+                    ErrorKind::WouldBlock => TargetError::Busy(place.path().to_owned()).into(),
+                    _ => anyhow::Error::new(error)
+                        .context(format!("open the state file {}", path.display())),
+                })
             });
         let state = state.transpose()?;
         let keep = state.as_ref().is_some_and(State::is_resumed);
@@ -373,7 +379,7 @@ pub(crate) fn canonical(
 /// Content that turned out to be wrong does not stay where a good disk is expected.
 fn discard_if_wrong(place: &Place, result: Result<u64, PopulateError>) -> anyhow::Result<u64> {
     if let Err(PopulateError::Stream(error)) = &result
-        && error.kind() == std::io::ErrorKind::InvalidData
+        && error.kind() == ErrorKind::InvalidData
     {
         target::remove(place).context("remove the disk that turned out to be wrong")?;
     }
