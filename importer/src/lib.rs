@@ -20,8 +20,11 @@
 )]
 
 pub mod checksum;
+pub mod cli;
 pub mod format;
+pub mod import;
 pub mod input;
 pub mod layout;
+pub mod push;
 pub mod source;
 pub mod wrapping;
