@@ -1,27 +1,31 @@
 //! `dvcr-importer import`.
 
-use std::{error::Error, path::PathBuf, thread, time::Instant};
+use std::{path::PathBuf, thread, time::Instant};
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use dvcr_client::Reference;
 use dvcr_core::oci::Tag;
 
-use super::{
-    bar::Bar,
-    process::Process,
-    registry::{RegistryArgs, Wrong},
-    source::{SourceArgs, default_work_dir},
-};
-use crate::{
+use dvcr_importer::{
     checksum::Checksum,
     import::{Import, Imported, Options, Progress, WORK_BYTES_MAX},
     push::{Compression, Destination, architecture},
     source::Location,
 };
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
-/// Import a disk image into a registry.
-#[derive(Args)]
-pub(super) struct ImportArgs {
+use super::{
+    bar::Bar,
+    registry::RegistryArgs,
+    size::parse_size,
+    source::{SourceArgs, default_work_dir},
+};
+
+/// Imports a disk image into a registry
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
     /// Where the disk is: a path, - for standard input, or http(s)://, s3://, gs://, az://, docker://
     source: Location,
 
@@ -54,8 +58,8 @@ pub(super) struct ImportArgs {
     work_dir: Option<PathBuf>,
 
     /// Most bytes in there
-    #[arg(long, value_name = "BYTES", default_value_t = WORK_BYTES_MAX)]
-    work_bytes_max: u64,
+    #[arg(long, value_name = "SIZE", default_value_t = WORK_BYTES_MAX, value_parser = parse_size)]
+    work_max: u64,
 
     /// Print what was made as JSON
     #[arg(long)]
@@ -68,63 +72,67 @@ pub(super) struct ImportArgs {
     source_args: SourceArgs,
 }
 
-#[derive(Copy, Clone, ValueEnum)]
+/// How a layer is stored.
+#[derive(Copy, Clone, Debug, ValueEnum)]
 enum LayerCompression {
+    /// In zstd frames that a registry deduplicates
     Zstd,
+    /// Plain
     None,
 }
 
-/// Imports, with a bar, and says what it has made.
-pub(super) fn run(args: &ImportArgs, process: &Process) -> Result<(), Box<dyn Error>> {
-    let begin = Instant::now();
-    if args.destination.digest().is_some() {
-        let text = "the destination is written host/repository:tag; its digest comes from what is imported";
-        return Err(Wrong(text.to_owned()).into());
+impl ImportArgs {
+    /// Runs the command, until `stop` says otherwise.
+    pub(crate) fn run(&self, runtime: &Handle, stop: CancellationToken) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        if self.destination.digest().is_some() {
+            bail!(
+                "the destination is written host/repository:tag; its digest comes from what is imported"
+            );
+        }
+        let repository = self.registry.repository(runtime, &self.destination)?;
+        let from = self.source_args.open(self.source.clone(), runtime)?;
+        let mut tags: Vec<Tag> = self.destination.tag().cloned().into_iter().collect();
+        tags.extend(self.tags.iter().cloned());
+        if tags.is_empty() {
+            tags.push("latest".parse().expect("`latest` is a well-formed tag"));
+        }
+        let destination = Destination {
+            repository,
+            tags,
+            architecture: self.architecture.clone(),
+        };
+        let options = Options {
+            checksums: self.checksums.clone(),
+            compression: match self.layer_compression {
+                LayerCompression::Zstd => Compression::Zstd,
+                LayerCompression::None => Compression::None,
+            },
+            verbatim: self.verbatim,
+            work_dir: self.work_dir.clone().unwrap_or_else(default_work_dir),
+            work_bytes_max: self.work_max,
+            threads: thread::available_parallelism().map_or(2, usize::from),
+            remote: self.source_self.remote(stop),
+        };
+        let progress = Progress::default();
+        let bar = Bar::follow_import(progress.clone(), self.json);
+        let import = Import {
+            options: &options,
+            destination: &destination,
+            runtime,
+            progress: &progress,
+        };
+        let imported = import.run(from);
+        drop(bar);
+        let imported = imported?;
+        let seconds = begin.elapsed().as_secs_f64();
+        if self.json {
+            println!("{}", json(&imported, &progress, seconds));
+        } else {
+            tell(&self.destination, &imported, seconds);
+        }
+        Ok(())
     }
-    let repository = args
-        .registry
-        .repository(&process.runtime, &args.destination)?;
-    let from = args.source_args.open(args.source.clone())?;
-    let mut tags: Vec<Tag> = args.destination.tag().cloned().into_iter().collect();
-    tags.extend(args.tags.iter().cloned());
-    if tags.is_empty() {
-        tags.push("latest".parse().expect("`latest` is a well-formed tag"));
-    }
-    let destination = Destination {
-        repository,
-        tags,
-        architecture: args.architecture.clone(),
-    };
-    let options = Options {
-        checksums: args.checksums.clone(),
-        compression: match args.layer_compression {
-            LayerCompression::Zstd => Compression::Zstd,
-            LayerCompression::None => Compression::None,
-        },
-        verbatim: args.verbatim,
-        work_dir: args.work_dir.clone().unwrap_or_else(default_work_dir),
-        work_bytes_max: args.work_bytes_max,
-        threads: thread::available_parallelism().map_or(2, usize::from),
-        remote: args.source_args.remote(process.stop.clone()),
-    };
-    let progress = Progress::default();
-    let bar = Bar::new(progress.clone());
-    let import = Import {
-        options: &options,
-        destination: &destination,
-        runtime: &process.runtime,
-        progress: &progress,
-    };
-    let imported = import.run(from);
-    drop(bar);
-    let imported = imported?;
-    let seconds = begin.elapsed().as_secs_f64();
-    if args.json {
-        println!("{}", json(&imported, &progress, seconds));
-    } else {
-        tell(&args.destination, &imported, seconds);
-    }
-    Ok(())
 }
 
 fn json(imported: &Imported, progress: &Progress, seconds: f64) -> serde_json::Value {

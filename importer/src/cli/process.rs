@@ -1,87 +1,71 @@
-//! What every command needs: a runtime, signals, and an exit code.
+//! What every command needs: a runtime, and signals.
 
-use std::{error::Error, process::ExitCode};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::{
-    runtime::{Builder, Handle},
+    runtime::{Builder, Handle, Runtime},
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::import::{ImportError, in_one_line};
-use crate::source::retry::{Verdict, verdict};
+use super::outcome::STOPPED;
 
-/// Exit code of what failed and may succeed later: `EX_TEMPFAIL` of sysexits.h.
-pub const EXIT_LATER: u8 = 75;
-
-/// Exit code of what was stopped by a signal.
-pub const EXIT_STOPPED: u8 = 130;
-
-/// The running program.
-pub(super) struct Process {
-    /// Network and timers. Commands run beside it, on the main thread.
-    pub(super) runtime: Handle,
-    /// Cancelled by SIGINT and SIGTERM. A second signal ends the program at once.
-    pub(super) stop: CancellationToken,
+/// The running program. Commands run on the main thread, beside the runtime.
+pub(crate) struct Process {
+    runtime: Runtime,
+    /// Set by the first signal.
+    pub(crate) cancel: Arc<AtomicBool>,
+    /// The same, for what waits.
+    pub(crate) stop: CancellationToken,
 }
 
-/// Runs a command and reports its error.
-pub(super) fn run(command: impl FnOnce(&Process) -> Result<(), Box<dyn Error>>) -> ExitCode {
-    let runtime = match Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("dvcr-importer: start threads: {error}");
-            return ExitCode::from(EXIT_LATER);
-        }
-    };
-    let process = Process {
-        runtime: runtime.handle().clone(),
-        stop: CancellationToken::new(),
-    };
-    let stop = process.stop.clone();
-    runtime.spawn(async move {
-        let (Ok(mut term), Ok(mut int)) = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) else {
-            return;
+impl Process {
+    /// Starts the runtime, and waits for signals: the first asks to stop, which leaves a state to go on from; the second ends the
+    /// program.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let process = Self {
+            runtime,
+            cancel: Arc::default(),
+            stop: CancellationToken::new(),
         };
-        let mut wait = async || {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-        };
-        wait().await;
-        stop.cancel();
-        wait().await;
-        std::process::exit(i32::from(EXIT_STOPPED));
-    });
-    let result = command(&process);
-    // Requests that nobody waits for any more.
-    runtime.shutdown_background();
-    let Err(error) = result else {
-        return ExitCode::SUCCESS;
-    };
-    let code = match judge(&*error) {
-        Verdict::Final => 1,
-        Verdict::Later => EXIT_LATER,
-        Verdict::Stopped => EXIT_STOPPED,
-    };
-    eprintln!("dvcr-importer: {}", in_one_line(&*error));
-    if code != 1 {
-        eprintln!("dvcr-importer: run the same command again: it goes on where it was");
+        let watch = watch_signals(process.cancel.clone(), process.stop.clone());
+        process.runtime.spawn(watch);
+        Ok(process)
     }
-    ExitCode::from(code)
+
+    /// Network and timers.
+    pub(crate) fn runtime(&self) -> &Handle {
+        self.runtime.handle()
+    }
+
+    /// Ends requests that nobody waits for any more.
+    pub(crate) fn end(self) {
+        self.runtime.shutdown_background();
+    }
 }
 
-fn judge(error: &(dyn Error + 'static)) -> Verdict {
-    match error.downcast_ref::<ImportError>() {
-        Some(error) => error.verdict(),
-        None => verdict(error).unwrap_or(Verdict::Final),
+async fn watch_signals(cancel: Arc<AtomicBool>, stop: CancellationToken) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stop.cancel();
+        if cancel.swap(true, Ordering::Relaxed) {
+            std::process::exit(STOPPED.into());
+        }
     }
 }

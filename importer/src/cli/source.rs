@@ -1,11 +1,12 @@
 //! Where a disk comes from, and how that is reached.
 
-use std::{env, error::Error, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{env, io, path::PathBuf, sync::Arc, time::Duration};
 
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-
-use super::registry::{Wrong, read, read_all};
-use crate::{
+use dvcr_client::{Platform, Reference};
+use dvcr_importer::{
+    image::{Image, Registry},
     import::Origin,
     source::{
         CONNECTIONS, CONNECTIONS_MAX, Location, RemoteOptions,
@@ -13,14 +14,18 @@ use crate::{
         object::{Object, ObjectOptions},
     },
 };
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::registry::{RegistryArgs, read, read_pems};
 
 /// How to reach the source.
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Source")]
-pub(super) struct SourceArgs {
+pub(crate) struct SourceArgs {
     /// User (in object stores: access key id, or account) of the source
     #[arg(long, value_name = "NAME", env = "DVCR_SOURCE_USER")]
-    pub(super) source_user: Option<String>,
+    pub(crate) source_user: Option<String>,
 
     /// Password (in object stores: secret key) of the source
     #[arg(
@@ -29,47 +34,63 @@ pub(super) struct SourceArgs {
         env = "DVCR_SOURCE_PASSWORD",
         hide_env_values = true
     )]
-    pub(super) source_password: Option<String>,
+    pub(crate) source_password: Option<String>,
 
     /// A header for the web server, like `Authorization: Bearer ...`; it goes to no other host
     #[arg(long, value_name = "NAME: VALUE")]
-    pub(super) source_header: Vec<String>,
+    pub(crate) source_header: Vec<String>,
 
     /// A file with one header; for secret ones
     #[arg(long, value_name = "FILE")]
-    pub(super) source_header_file: Vec<PathBuf>,
+    pub(crate) source_header_file: Vec<PathBuf>,
 
     /// Certificate authority of the source, beside those of the system: a PEM file
     #[arg(long, value_name = "FILE")]
-    pub(super) source_ca: Vec<PathBuf>,
+    pub(crate) source_ca: Vec<PathBuf>,
 
     /// Take any certificate of the source
     #[arg(long)]
-    pub(super) source_insecure: bool,
+    pub(crate) source_insecure: bool,
 
     /// Address of the object store, if it is not the provider's own
     #[arg(long, value_name = "URL", env = "DVCR_S3_ENDPOINT")]
-    pub(super) s3_endpoint: Option<String>,
+    pub(crate) s3_endpoint: Option<String>,
 
     /// Region of an S3 bucket
     #[arg(long, value_name = "NAME")]
-    pub(super) s3_region: Option<String>,
+    pub(crate) s3_region: Option<String>,
 
     /// Ask the object store without credentials
     #[arg(long)]
-    pub(super) anonymous: bool,
+    pub(crate) anonymous: bool,
+
+    /// File of credentials for a registry that is the source
+    #[arg(long, value_name = "FILE")]
+    pub(crate) source_authfile: Option<PathBuf>,
+
+    /// Image of an index, such as linux/arm64; this machine's if not said
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    pub(crate) platform: Option<Platform>,
+
+    /// File in the image, if it is not the usual one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) file: Option<String>,
+
+    /// Key of a Google service account, a JSON file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) google_key: Option<PathBuf>,
 
     /// Never ask for ranges: for web servers that answer them wrongly
     #[arg(long)]
-    pub(super) no_ranges: bool,
+    pub(crate) no_ranges: bool,
 
     /// Requests in parallel
     #[arg(long, value_name = "NUMBER", default_value_t = CONNECTIONS, value_parser = connections)]
-    pub(super) connections: usize,
+    pub(crate) connections: usize,
 
     /// A connection without a byte for so many seconds is broken
     #[arg(long, value_name = "SECONDS", default_value_t = STALL.as_secs())]
-    pub(super) stall: u64,
+    pub(crate) stall: u64,
 }
 
 fn connections(text: &str) -> Result<usize, String> {
@@ -82,26 +103,26 @@ fn connections(text: &str) -> Result<usize, String> {
 }
 
 impl SourceArgs {
-    /// Opens a source that is no image of a registry.
-    pub(super) fn open(&self, location: Location) -> Result<Origin, Box<dyn Error>> {
+    /// What is imported from there.
+    pub(crate) fn open(&self, location: Location, runtime: &Handle) -> anyhow::Result<Origin> {
         let keys = self.source_user.clone().map(|user| {
             let password = self.source_password.clone();
             (user, password.unwrap_or_default())
         });
         let stall = Some(Duration::from_secs(self.stall.max(1)));
-        let ca = read_all(&self.source_ca)?;
+        let ca = read_pems(&self.source_ca)?;
         Ok(match location {
             Location::Http(url) => {
                 let mut headers = self.source_header.clone();
                 for path in &self.source_header_file {
                     let text = String::from_utf8(read(path)?);
-                    let text = text.map_err(|_| Wrong(format!("{} is no text", path.display())))?;
+                    let text = text.with_context(|| format!("{} is no text", path.display()))?;
                     headers.push(text.trim().to_owned());
                 }
                 let headers: Result<_, _> = headers.iter().map(|text| parse_header(text)).collect();
                 let options = HttpOptions {
                     credentials: keys,
-                    headers: headers.map_err(Wrong)?,
+                    headers: headers.map_err(|reason: String| anyhow!(reason))?,
                     ca,
                     insecure: self.source_insecure,
                     no_ranges: self.no_ranges,
@@ -115,7 +136,7 @@ impl SourceArgs {
                     anonymous: self.anonymous,
                     endpoint: self.s3_endpoint.clone(),
                     region: self.s3_region.clone(),
-                    google_key: None,
+                    google_key: self.google_key.as_deref().map(read_text).transpose()?,
                     ca,
                     insecure: self.source_insecure,
                     stall,
@@ -125,22 +146,36 @@ impl SourceArgs {
             Location::File(path) => {
                 if !path.exists() {
                     let text = path.display();
-                    return Err(Wrong(format!(
-                        "there is no file {text}; an image of a registry is written docker://{text}"
-                    ))
-                    .into());
+                    bail!("there is no file {text}; an image of a registry is written docker://{text}");
                 }
                 Origin::File(path)
             }
             Location::Stdin => Origin::Stream(Box::new(io::stdin())),
-            Location::Registry(reference) => {
-                return Err(Wrong(format!("docker://{reference} cannot be read here")).into());
+            Location::Registry(text) => {
+                let reference: Reference = text.parse()?;
+                let args = RegistryArgs {
+                    user: self.source_user.clone(),
+                    password: self.source_password.clone(),
+                    authfile: self.source_authfile.clone(),
+                    ca: self.source_ca.clone(),
+                    insecure: self.source_insecure,
+                };
+                let repository = args.repository(runtime, &reference)?;
+                let registry = Arc::new(Registry::new(repository.clone(), runtime.clone()));
+                let manifest = reference.manifest();
+                let image = Image::resolve(registry, &manifest, self.platform.as_ref());
+                Origin::Image {
+                    image: Box::new(image.with_context(|| reference.to_string())?),
+                    name: reference.to_string(),
+                    repository,
+                    file: self.file.clone(),
+                }
             }
         })
     }
 
     /// How servers are read.
-    pub(super) fn remote(&self, stop: tokio_util::sync::CancellationToken) -> RemoteOptions {
+    pub(crate) fn remote(&self, stop: CancellationToken) -> RemoteOptions {
         RemoteOptions {
             connections: self.connections,
             stop,
@@ -150,7 +185,7 @@ impl SourceArgs {
 }
 
 /// Where imports keep what later tries go on with, unless somebody says: not /tmp, which may be memory, and is not there after a restart.
-pub(super) fn default_work_dir() -> PathBuf {
+pub(crate) fn default_work_dir() -> PathBuf {
     let dir = |name: &str| {
         env::var_os(name)
             .map(PathBuf::from)
@@ -160,4 +195,8 @@ pub(super) fn default_work_dir() -> PathBuf {
         .or_else(|| Some(dir("HOME")?.join(".cache")))
         .unwrap_or_else(env::temp_dir)
         .join("dvcr-importer")
+}
+
+fn read_text(path: &std::path::Path) -> anyhow::Result<String> {
+    String::from_utf8(read(path)?).with_context(|| format!("{} is no text", path.display()))
 }

@@ -5,6 +5,7 @@ use std::{error::Error, io, path::PathBuf};
 use crate::{
     checksum::Mismatch,
     format::FormatError,
+    image::ImageError,
     input::InputError,
     layout::LayoutError,
     push::{PushError, SpoolError},
@@ -44,6 +45,9 @@ pub enum ImportError {
     /// What came is not what should have come.
     #[error(transparent)]
     Checksum(#[from] Mismatch),
+    /// The image that it should come from cannot be read, or has no disk.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// There is no disk in it.
     #[error(transparent)]
     Input(#[from] InputError),
@@ -101,7 +105,9 @@ impl ImportError {
             return Verdict::Final;
         }
         match self {
-            Self::Input(InputError::Spool(_)) | Self::WorkDir { .. } => Verdict::Later,
+            Self::Image(ImageError::Input(InputError::Spool(_)))
+            | Self::Input(InputError::Spool(_))
+            | Self::WorkDir { .. } => Verdict::Later,
             Self::Input(InputError::Wrapping(WrappingError::Source(_)))
             | Self::Input(InputError::Format(FormatError::Source(_)))
             | Self::Layout(LayoutError::Io(_) | LayoutError::Changed)

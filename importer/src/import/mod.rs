@@ -5,6 +5,8 @@
 //! | a file or a device | read twice: where the data is, then the layer, streamed to the registry |
 //! | a server that knows ranges, an image that lies there as it is | read once, at random; frames wait in the work directory |
 //! | a server, something compressed, or checksums to compare | received from start to end; what is received is kept in the work directory, too |
+//! | an image of our layout in a registry | copied; mounted where it is the same registry |
+//! | any other image of a registry | the disk in it, received from start to end |
 //! | standard input | received from start to end |
 //!
 //! **Invariant:** nothing is sent before all of a source was received and its checksums compared; and nothing has a tag before all
@@ -35,12 +37,16 @@ use self::{
 use crate::{
     checksum::Checksum,
     format::{DiskImage, Format, detect, limits::SECTOR_BYTES},
+    image::{Disk, Image, Kind},
     input::{Input, InputError, Located, Spool},
     layout::{
         Clusters, Content, DataPieces, ImageClusters, LayoutError, StreamClusters, Surrounding,
         encode,
     },
-    push::{Assembled, Compression, Destination, FrameSpool, Sent, SourceFacts},
+    push::{
+        Assembled, Compression, Destination, FrameSpool, LABEL_FORMAT, LABEL_SOURCE_SIZE,
+        LABEL_VIRTUAL_SIZE, LayerFacts, Sent, SourceFacts,
+    },
     source::{
         FileSource, ReadAt, Reader, Remote, RemoteOptions,
         fetch::Fetch,
@@ -63,6 +69,17 @@ pub enum Origin {
     File(PathBuf),
     /// A stream: standard input.
     Stream(Box<dyn Read + Send>),
+    /// An image in a registry.
+    Image {
+        /// What a message calls it.
+        name: String,
+        /// The image.
+        image: Box<Image>,
+        /// Where it is.
+        repository: dvcr_client::Repository,
+        /// Which file of it, if it is not the usual one.
+        file: Option<String>,
+    },
 }
 
 /// What is asked for.
@@ -113,6 +130,7 @@ impl Import<'_> {
             Origin::Server(fetch) => fetch.address(),
             Origin::File(path) => format!("file {}", path.display()),
             Origin::Stream(_) => format!("stream of process {}", std::process::id()),
+            Origin::Image { name, file, .. } => format!("image {name} {file:?}"),
         };
         let destination = &self.destination.repository;
         let name = format!(
@@ -131,6 +149,12 @@ impl Import<'_> {
             Origin::Server(fetch) => self.server(fetch, &dir),
             Origin::File(path) => self.file(&path, dir.path()),
             Origin::Stream(stream) => self.stream(stream, None, dir.path(), None),
+            Origin::Image {
+                image,
+                repository,
+                file,
+                ..
+            } => self.image(&image, &repository, file.as_deref(), dir.path()),
         };
         let result = match result {
             // Whatever failed, that is why.
@@ -335,6 +359,85 @@ impl Import<'_> {
         self.send_twice_read(&input.image, None, facts)
     }
 
+    /// An image of a registry: as it is if it is one of ours, else the disk in it.
+    fn image(
+        &self,
+        image: &Image,
+        repository: &dvcr_client::Repository,
+        file: Option<&str>,
+        dir: &Path,
+    ) -> Result<Imported, ImportError> {
+        let plain = self.options.compression == Compression::None;
+        if image.kind() == Kind::Indexed && file.is_none() && !plain {
+            return self.copy(image, repository);
+        }
+        self.progress.begin(Phase::Receive, None);
+        let opened = image.open(file, self.spool(dir), true)?;
+        let len = opened.layer.size;
+        match opened.disk {
+            Disk::Image(image) => {
+                let facts = facts(&image, len);
+                self.send_twice_read(&image, None, facts)
+            }
+            Disk::Stream(stream) => {
+                let format = stream.format();
+                let (spool, disk_len, format, stream) = self.keep_stream(stream, format, dir)?;
+                // Only now is it known that the registry gave the right bytes.
+                stream.finish().map_err(LayoutError::from)?;
+                let facts = SourceFacts {
+                    len,
+                    virtual_len: disk_len.next_multiple_of(SECTOR_BYTES),
+                    format: format.name(),
+                };
+                self.send_kept(&spool, format == Format::Iso, disk_len, dir, facts)
+            }
+        }
+    }
+
+    /// Copies an image of our layout; what the registry has, or can mount, is not sent.
+    fn copy(
+        &self,
+        image: &Image,
+        repository: &dvcr_client::Repository,
+    ) -> Result<Imported, ImportError> {
+        let layer = image.manifest().layers.first();
+        let layer = layer.cloned().ok_or(LayoutError::Other)?;
+        self.progress.begin(Phase::Send, Some(layer.size));
+        let (manifest, sent) = self.destination.copy(self.runtime, self.stop(), image, repository)?;
+        let labels = image.labels()?;
+        let number = |label| labels.get(label).and_then(|text| text.parse().ok());
+        let formats = [
+            Format::Raw,
+            Format::Iso,
+            Format::Qcow2,
+            Format::Vmdk,
+            Format::Vdi,
+            Format::Vhd,
+            Format::Vhdx,
+        ];
+        let named = |name: &String| formats.into_iter().find(|format| format.name() == name);
+        let format = labels.get(LABEL_FORMAT).and_then(named);
+        Ok(Imported {
+            image: Sent {
+                manifest,
+                layer: LayerFacts {
+                    compression: Compression::Zstd,
+                    digest: layer.digest,
+                    len: layer.size,
+                    // Whoever made the image has compared it.
+                    diff_id: layer.digest,
+                    annotations: layer.annotations,
+                },
+                sent,
+            },
+            source: SourceFacts {
+                len: number(LABEL_SOURCE_SIZE).unwrap_or(layer.size),
+                virtual_len: number(LABEL_VIRTUAL_SIZE).unwrap_or(0),
+                format: format.unwrap_or(Format::Qcow2).name(),
+            },
+        })
+    }
+
     /// A stream that is to be kept as it is.
     fn received(
         &self,
@@ -370,20 +473,7 @@ impl Import<'_> {
         watch: &Watch,
         dir: &Path,
     ) -> Result<Imported, ImportError> {
-        let spool = FrameSpool::create(dir, self.options.work_bytes_max);
-        let mut spool = spool.map_err(|error| LayoutError::Io(error.into()))?;
-        let (len, format) = if format == Format::Iso {
-            let mut pieces = DataPieces::verbatim(StreamClusters::verbatim(stream, 0), 0);
-            self.keep(&mut pieces, &mut spool, false)?;
-            (pieces.into_parts().1.len(), format)
-        } else {
-            let clusters = StreamClusters::disk(WithoutFooter::new(stream));
-            let mut pieces = DataPieces::disk(clusters);
-            self.keep(&mut pieces, &mut spool, false)?;
-            let clusters = pieces.into_parts().1;
-            let is_vhd = clusters.stream().was_vhd();
-            (clusters.len(), if is_vhd { Format::Vhd } else { format })
-        };
+        let (spool, len, format, _) = self.keep_stream(stream, format, dir)?;
         if len == 0 {
             let error = crate::format::FormatError::Broken {
                 format,
@@ -397,6 +487,34 @@ impl Import<'_> {
             format: format.name(),
         };
         self.send_kept(&spool, format == Format::Iso, len, dir, facts)
+    }
+
+    /// Keeps the frames of a stream; also how long it was, what it turned out to be, and the stream itself, at its end.
+    fn keep_stream<R: Read + Send>(
+        &self,
+        stream: R,
+        format: Format,
+        dir: &Path,
+    ) -> Result<(FrameSpool, u64, Format, R), ImportError> {
+        let spool = FrameSpool::create(dir, self.options.work_bytes_max);
+        let mut spool = spool.map_err(|error| LayoutError::Io(error.into()))?;
+        if format == Format::Iso {
+            let mut pieces = DataPieces::verbatim(StreamClusters::verbatim(stream, 0), 0);
+            self.keep(&mut pieces, &mut spool, false)?;
+            let clusters = pieces.into_parts().1;
+            return Ok((spool, clusters.len(), format, clusters.into_stream()));
+        }
+        let mut pieces = DataPieces::disk(StreamClusters::disk(WithoutFooter::new(stream)));
+        self.keep(&mut pieces, &mut spool, false)?;
+        let clusters = pieces.into_parts().1;
+        let len = clusters.len();
+        let stream = clusters.into_stream();
+        let format = if stream.was_vhd() {
+            Format::Vhd
+        } else {
+            format
+        };
+        Ok((spool, len, format, stream.into_inner()))
     }
 
     /// Compresses all pieces into the spool. What was made before an error stays there.
@@ -460,7 +578,7 @@ impl Import<'_> {
 
     fn finish(
         &self,
-        layer: crate::push::LayerFacts,
+        layer: LayerFacts,
         sent: u64,
         source: SourceFacts,
     ) -> Result<Imported, ImportError> {

@@ -57,6 +57,8 @@ impl Phase {
 pub struct Progress {
     /// Bytes that came over the network, those received twice included.
     pub received: Arc<AtomicU64>,
+    /// Bytes of all phases.
+    moved: Arc<AtomicU64>,
     state: Arc<Mutex<Option<State>>>,
 }
 
@@ -97,12 +99,15 @@ impl Progress {
     /// How many bytes of the phase are done.
     pub fn reached(&self, done: u64) {
         if let Some(state) = &mut *self.lock() {
+            let by = done.saturating_sub(state.done);
+            self.moved.fetch_add(by, Ordering::Relaxed);
             state.done = done;
         }
     }
 
     /// So many more bytes of the phase are done.
     pub fn advance(&self, by: u64) {
+        self.moved.fetch_add(by, Ordering::Relaxed);
         if let Some(state) = &mut *self.lock() {
             state.done += by;
         }
@@ -120,6 +125,11 @@ impl Progress {
     /// Bytes that came over the network.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were moved in all phases so far: what a speed is measured by.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<State>> {

@@ -114,6 +114,11 @@ impl<R: Read> WithoutFooter<R> {
         }
     }
 
+    /// What was read.
+    pub(super) fn into_inner(self) -> R {
+        self.inner
+    }
+
     /// Whether there was a footer. Known at the end.
     pub(super) fn was_vhd(&self) -> bool {
         self.footer

@@ -95,9 +95,9 @@ impl<R: Read + Send> StreamClusters<R> {
         }
     }
 
-    /// What is read.
-    pub fn stream(&self) -> &R {
-        &self.stream
+    /// What was read.
+    pub fn into_stream(self) -> R {
+        self.stream
     }
 
     /// Bytes that were read so far: at the end, the length of the stream.

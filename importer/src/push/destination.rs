@@ -8,8 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use dvcr_client::{BlobSource, BlobStream, BoxError, Error, Pushed, RawManifest, Repository};
-use dvcr_core::oci::{Algorithm, Descriptor, Digest, Tag};
+use dvcr_client::{BlobSource, BlobStream, BoxError, Error, Pushed, RawManifest, RemoteBlob, Repository};
+use dvcr_core::oci::{Algorithm, Descriptor, Digest, Reference, Tag};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use super::{
     image::CONFIG_MEDIA_TYPE, manifest, writer::UploadWriter,
 };
 use crate::{
+    image::Image,
     layout::{Content, LayoutError, write_layer, write_plain},
     source::retry::SourceError,
 };
@@ -167,16 +168,38 @@ impl Destination {
             upload.finish(&facts.digest).await?;
             Ok::<_, Error>(sent)
         };
-        let sent = runtime.block_on(async {
-            tokio::select! {
-                () = stop.cancelled() => {
-                    Err(PushError::Layer(io::Error::from(SourceError::Stopped).into()))
-                }
-                sent = sending => Ok(sent?),
-            }
-        })?;
+        let sent = stoppable(runtime, stop, sending)?;
         forget(Some(dir));
         Ok((facts, sent))
+    }
+
+    /// Copies an image of another repository, as it is; its digest, and how many bytes were sent.
+    pub fn copy(
+        &self,
+        runtime: &Handle,
+        stop: &CancellationToken,
+        image: &Image,
+        from: &Repository,
+    ) -> Result<(Digest, u64), PushError> {
+        let copying = async {
+            let reference = Reference::Digest(image.digest());
+            let raw = from.manifest(&reference).await?;
+            let same = from.client().url() == self.repository.client().url();
+            let mount = same.then(|| from.name());
+            let mut sent = 0;
+            for blob in image.manifest().blobs() {
+                let source = RemoteBlob {
+                    repository: from.clone(),
+                    blob: blob.clone(),
+                };
+                if let Pushed::Sent(bytes) = self.repository.push_blob(blob, &source, mount).await? {
+                    sent += bytes;
+                }
+            }
+            self.repository.push_manifest(&raw, &self.tags).await?;
+            Ok::<_, Error>((*raw.digest(), sent))
+        };
+        stoppable(runtime, stop, copying)
     }
 
     /// Puts configuration and manifest around a layer that the registry has.
@@ -231,6 +254,22 @@ impl Destination {
         }
         Ok(upload)
     }
+}
+
+/// Waits for work on the network, unless somebody wants it to stop.
+fn stoppable<T>(
+    runtime: &Handle,
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, PushError> {
+    runtime.block_on(async {
+        tokio::select! {
+            () = stop.cancelled() => {
+                Err(PushError::Layer(io::Error::from(SourceError::Stopped).into()))
+            }
+            result = work => Ok(result?),
+        }
+    })
 }
 
 fn forget(dir: Option<&Path>) {
