@@ -74,6 +74,9 @@ pub(crate) struct PopulateArgs {
     json: bool,
     #[command(flatten)]
     origin: OriginArgs,
+    /// How far it is, for who watches.
+    #[arg(skip)]
+    progress: Arc<Progress>,
 }
 
 /// What is written.
@@ -119,6 +122,11 @@ struct Summary<'a> {
 }
 
 impl PopulateArgs {
+    /// How far it is, to be asked while it runs.
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
     /// Runs the command. `cancel` is set when somebody wants it to stop.
     pub(crate) fn run(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
         let begin = Instant::now();
@@ -126,7 +134,7 @@ impl PopulateArgs {
             return self.extract(runtime, cancel);
         }
         let place = Place::of(&self.target)?;
-        let progress = Arc::new(Progress::default());
+        let progress = self.progress();
         let bar = Bar::follow(progress.clone(), self.json);
         let (virtual_size, spooled) = match &self.source {
             Origin::Blank => (self.blank(&place, cancel, &progress)?, None),
