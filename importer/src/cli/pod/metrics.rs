@@ -74,11 +74,7 @@ pub(super) fn render(owner: &str, percent: f64, speeds: Speeds) -> String {
 }
 
 /// Answers until the runtime ends. An error means that nobody can ask.
-pub(super) async fn serve(
-    address: SocketAddr,
-    owner: String,
-    gauge: Gauge,
-) -> anyhow::Result<()> {
+pub(super) async fn serve(address: SocketAddr, owner: String, gauge: Gauge) -> anyhow::Result<()> {
     let acceptor = acceptor()?;
     let listener = TcpListener::bind(address)
         .await
