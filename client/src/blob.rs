@@ -5,10 +5,7 @@ use std::ops::Range;
 use dvcr_core::oci::{Descriptor, Digest, RepositoryName};
 use reqwest::{Method, StatusCode, header};
 
-use crate::{
-    BlobReader, BlobSource, Error, Repository, Upload,
-    fields::{self},
-};
+use crate::{BlobReader, BlobSource, Error, Repository, Upload, fields};
 
 /// Longest answer to a request that only reports.
 pub(crate) const REPORT_BYTES_MAX: u64 = 64 << 10;
@@ -18,6 +15,15 @@ pub(crate) const REPORT_BYTES_MAX: u64 = 64 << 10;
 pub struct BlobInfo {
     /// Its length, if the registry tells.
     pub size: Option<u64>,
+}
+
+/// What a registry made of a request to take a blob over.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is there.
+    Mounted,
+    /// It must be sent.
+    Upload(Upload),
 }
 
 /// How a blob came to be in a repository.
@@ -62,61 +68,77 @@ impl Repository {
         BlobReader::range(self.clone(), *digest, range).await
     }
 
-    /// Takes a blob over from another repository of the same registry. False if the registry will not, or does not have it there:
-    /// then it must be pushed.
-    pub async fn mount(&self, digest: &Digest, from: &RepositoryName) -> Result<bool, Error> {
+    /// Takes a blob over from another repository of the same registry, or from whichever has it where none is named (only some
+    /// registries look for that). What the registry does not have, or not for us, begins an upload instead.
+    pub async fn mount_or_upload(
+        &self,
+        digest: &Digest,
+        from: Option<&RepositoryName>,
+    ) -> Result<Begun, Error> {
         let mut request = self.push(Method::POST, "blobs/uploads/")?;
-        request
-            .url
-            .query_pairs_mut()
-            .append_pair("mount", &digest.to_string())
-            .append_pair("from", from.as_str());
-        request.scopes.insert(format!("repository:{from}:pull"));
-        let fetched = match self.client.fetch(&request, REPORT_BYTES_MAX).await {
-            Ok(fetched) => fetched,
-            // A repository that is not there, or that may not be read, mounts nothing; nor does an old registry.
+        {
+            let mut query = request.url.query_pairs_mut();
+            query.append_pair("mount", &digest.to_string());
+            if let Some(from) = from {
+                query.append_pair("from", from.as_str());
+            }
+        }
+        Upload::announce(&mut request, digest.algorithm());
+        if let Some(from) = from {
+            request.scopes.insert(format!("repository:{from}:pull"));
+        }
+        match self.client.fetch(&request, REPORT_BYTES_MAX).await {
+            Ok(fetched) if fetched.status == StatusCode::CREATED => Ok(Begun::Mounted),
+            Ok(fetched) => {
+                let upload = Upload::begun(self.clone(), digest.algorithm(), &fetched)?;
+                Ok(Begun::Upload(upload))
+            }
+            // A repository that is not there, or may not be read, mounts nothing; nor does an old registry.
             Err(error)
                 if matches!(
                     error.status(),
                     Some(
-                        StatusCode::NOT_FOUND
+                        StatusCode::BAD_REQUEST
+                            | StatusCode::NOT_FOUND
                             | StatusCode::FORBIDDEN
                             | StatusCode::UNAUTHORIZED
                             | StatusCode::METHOD_NOT_ALLOWED
                     )
                 ) =>
             {
-                return Ok(false);
+                self.upload(digest.algorithm()).await.map(Begun::Upload)
             }
-            Err(error) => return Err(error),
-        };
-        if fetched.status == StatusCode::CREATED {
-            return Ok(true);
+            Err(error) => Err(error),
         }
-        // The registry has begun an upload instead.
-        if let Ok(upload) = Upload::begun(self.clone(), &fetched) {
-            upload.cancel().await;
-        }
-        Ok(false)
     }
 
-    /// Brings a blob into the repository: not at all if it is there, by mounting it from one of `from` if that has it, else by
-    /// sending it, resumed after breaks at the offset that the registry has.
+    /// Takes a blob over from another repository of the same registry. False if the registry will not, or does not have it there:
+    /// then it must be pushed.
+    pub async fn mount(&self, digest: &Digest, from: &RepositoryName) -> Result<bool, Error> {
+        match self.mount_or_upload(digest, Some(from)).await? {
+            Begun::Mounted => Ok(true),
+            Begun::Upload(upload) => {
+                upload.cancel().await;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Brings a blob into the repository: not at all if it is there, by mounting it from another one that has it, else by sending it,
+    /// resumed after breaks at the offset that the registry has.
     pub async fn push_blob(
         &self,
         blob: &Descriptor,
         source: &dyn BlobSource,
-        from: &[RepositoryName],
+        from: Option<&RepositoryName>,
     ) -> Result<Pushed, Error> {
         if self.blob_info(&blob.digest).await?.is_some() {
             return Ok(Pushed::Existed);
         }
-        for other in from {
-            if self.mount(&blob.digest, other).await? {
-                return Ok(Pushed::Mounted);
-            }
-        }
-        let mut upload = self.upload(blob.digest.algorithm()).await?;
+        let mut upload = match self.mount_or_upload(&blob.digest, from).await? {
+            Begun::Mounted => return Ok(Pushed::Mounted),
+            Begun::Upload(upload) => upload,
+        };
         let sent = upload.push(source, blob.size).await?;
         upload.finish(&blob.digest).await?;
         Ok(Pushed::Sent(sent))

@@ -7,7 +7,6 @@ use reqwest::header::{HeaderMap, HeaderName};
 
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 pub(crate) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
-pub(crate) const OCI_FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 pub(crate) const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
 /// Longest time that a server's `Retry-After` is honoured; a longer one would look like a hang.

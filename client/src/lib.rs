@@ -55,7 +55,7 @@ mod transport;
 mod upload;
 mod verify;
 
-pub use blob::{BlobInfo, Pushed};
+pub use blob::{Begun, BlobInfo, Pushed};
 pub use client::{Client, Repository};
 pub use credentials::{Credentials, Secret};
 pub use docker_config::{DockerConfig, DockerConfigError};

@@ -87,7 +87,8 @@ impl BlobReader {
         (self.end != u64::MAX).then_some(self.end)
     }
 
-    /// The next bytes; `None` at the end, which is only told once everything is verified. Not to be called again after an error.
+    /// The next bytes; `None` at the end. A blob that is not what it should be is an error instead of its last bytes, or instead of its
+    /// end where its length was not known. Not to be called again after an error.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             if self.offset == self.end {
@@ -139,6 +140,10 @@ impl BlobReader {
         }
         self.offset += len;
         self.backoff.reset();
+        if self.offset == self.end {
+            // Before the last bytes are given out: without them nobody can take the blob for whole.
+            self.verify()?;
+        }
         Ok(bytes)
     }
 

@@ -3,7 +3,7 @@
 use dvcr_core::oci::{Descriptor, Digest, Reference, Tag};
 use reqwest::{Method, StatusCode};
 
-use crate::{Error, Pages, Repository, fields::OCI_FILTERS, request::Fetched};
+use crate::{Error, Pages, Repository, request::Fetched};
 
 /// Most referrers of one manifest that are read.
 const REFERRERS_MAX: usize = 100_000;
@@ -16,6 +16,23 @@ impl Repository {
         subject: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<Vec<Descriptor>, Error> {
+        let mut entries = match self.referrers_api(subject, artifact_type).await? {
+            Some(entries) => entries,
+            None => self.fallback_referrers(subject).await?,
+        };
+        // Servers may leave the filter to the client.
+        if let Some(wanted) = artifact_type {
+            entries.retain(|entry| entry.artifact_type.as_deref() == Some(wanted));
+        }
+        Ok(entries)
+    }
+
+    /// The same from the referrers API alone, as the server filtered it; `None` if the registry does not have that.
+    pub async fn referrers_api(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Option<Vec<Descriptor>>, Error> {
         let mut request = self.pull(Method::GET, &format!("referrers/{subject}"))?;
         if let Some(artifact_type) = artifact_type {
             let mut query = request.url.query_pairs_mut();
@@ -26,7 +43,7 @@ impl Repository {
         loop {
             match pages.next().await {
                 Ok(Some(page)) => entries.extend(page),
-                Ok(None) => break,
+                Ok(None) => return Ok(Some(entries)),
                 // Registries without this API answer in all these ways.
                 Err(error)
                     if matches!(
@@ -38,8 +55,7 @@ impl Repository {
                         )
                     ) =>
                 {
-                    entries = self.fallback_referrers(subject).await?;
-                    break;
+                    return Ok(None);
                 }
                 Err(error) => return Err(error),
             }
@@ -50,11 +66,6 @@ impl Repository {
                 });
             }
         }
-        // Servers may leave the filter to the client.
-        if let Some(wanted) = artifact_type {
-            entries.retain(|entry| entry.artifact_type.as_deref() == Some(wanted));
-        }
-        Ok(entries)
     }
 
     async fn fallback_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
@@ -73,8 +84,6 @@ fn read(fetched: &Fetched) -> Result<Vec<Descriptor>, Error> {
         #[serde(default)]
         manifests: Option<Vec<Descriptor>>,
     }
-    let filtered = fetched.headers.contains_key(OCI_FILTERS);
-    tracing::trace!(filtered, url = %fetched.url, "referrers");
     let index: Index = fetched.json()?;
     Ok(index.manifests.unwrap_or_default())
 }

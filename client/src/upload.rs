@@ -36,15 +36,9 @@ impl Repository {
     /// Begins an upload of a blob that will have a digest of this algorithm.
     pub async fn upload(&self, algorithm: Algorithm) -> Result<Upload, Error> {
         let mut request = self.push(Method::POST, "blobs/uploads/")?;
-        if algorithm != Algorithm::Sha256 {
-            // Saves the registry from reading everything again at the end.
-            let mut query = request.url.query_pairs_mut();
-            query.append_pair("digest-algorithm", algorithm.as_str());
-        }
+        Upload::announce(&mut request, algorithm);
         let fetched = self.client.fetch(&request, REPORT_BYTES_MAX).await?;
-        let mut upload = Upload::begun(self.clone(), &fetched)?;
-        upload.algorithm = algorithm;
-        Ok(upload)
+        Upload::begun(self.clone(), algorithm, &fetched)
     }
 
     /// Goes on with an upload that [`Upload::location`] names. `None` if the registry does not know it any more.
@@ -76,8 +70,20 @@ impl Repository {
 }
 
 impl Upload {
+    /// Names the algorithm where it is not the usual one: that saves the registry from reading everything again at the end.
+    pub(crate) fn announce(request: &mut Request, algorithm: Algorithm) {
+        if algorithm != Algorithm::Sha256 {
+            let mut query = request.url.query_pairs_mut();
+            query.append_pair("digest-algorithm", algorithm.as_str());
+        }
+    }
+
     /// A session that an answer has announced.
-    pub(crate) fn begun(repository: Repository, fetched: &Fetched) -> Result<Self, Error> {
+    pub(crate) fn begun(
+        repository: Repository,
+        algorithm: Algorithm,
+        fetched: &Fetched,
+    ) -> Result<Self, Error> {
         let location = fields::text(&fetched.headers, header::LOCATION)
             .and_then(|target| repository.client.location(&fetched.url, target))
             .ok_or_else(|| fetched.protocol("it begins an upload at no usable place"))?;
@@ -87,7 +93,7 @@ impl Upload {
         Ok(Self {
             repository,
             location,
-            algorithm: Algorithm::Sha256,
+            algorithm,
             offset: 0,
             chunk_min,
         })

@@ -371,7 +371,7 @@ async fn a_push_goes_on_where_the_registry_stands() {
         let repository = repository(&server, Credentials::Anonymous);
         let bytes = Bytes::from(content(3 << 20));
         let pushed = repository
-            .push_blob(&descriptor(&bytes), &bytes, &[])
+            .push_blob(&descriptor(&bytes), &bytes, None)
             .await
             .unwrap();
         assert!(matches!(pushed, Pushed::Sent(_)), "{pushed:?}");

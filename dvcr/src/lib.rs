@@ -14,6 +14,7 @@ pub mod http;
 pub mod logging;
 pub mod meta;
 pub mod metrics;
+pub mod migrate;
 pub mod registry;
 pub mod serve;
 pub mod settings;

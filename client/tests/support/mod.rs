@@ -1,5 +1,8 @@
 //! A server that behaves as a test tells it to, badly for the most part.
 
+// Other tests use a part of it.
+#![allow(dead_code)]
+
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},

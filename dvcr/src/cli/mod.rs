@@ -4,6 +4,8 @@ mod check_config;
 mod client;
 mod gc;
 mod ls;
+mod migrate;
+mod openapi;
 mod rm;
 mod serve;
 mod stats;
@@ -26,7 +28,8 @@ use crate::settings::{self, Settings};
         skopeo copy --dest-tls-verify=false docker-archive:disk.tar docker://127.0.0.1:5000/vi/debian:12\n  \
         dvcr ls vi/debian                           tags, digests and sizes\n  \
         dvcr stats                                  what is stored, and what storing chunks once saves\n  \
-        dvcr rm vi/debian:12                        remove a tag\n\n\
+        dvcr rm vi/debian:12                        remove a tag\n  \
+        dvcr migrate registry https://old.example   bring everything over from another registry\n\n\
         `dvcr COMMAND --help` tells more about a command."
 )]
 struct Cli {
@@ -51,9 +54,15 @@ enum Command {
     /// Collect garbage, or see what that would do.
     #[command(after_help = gc::EXAMPLES)]
     Gc(gc::GcArgs),
+    /// Bring everything over from another registry, running or at rest.
+    #[command(after_help = migrate::EXAMPLES)]
+    Migrate(migrate::MigrateArgs),
     /// Remove a tag, a manifest or a whole repository.
     #[command(after_help = rm::EXAMPLES)]
     Rm(rm::RmArgs),
+    /// Print the document that describes the management API.
+    #[command(after_help = openapi::EXAMPLES)]
+    Openapi,
 }
 
 /// Flags of the commands that need settings. Each is over its environment variable, which is over the file.
@@ -149,6 +158,13 @@ struct ServerArgs {
     json: bool,
 }
 
+impl ServerArgs {
+    /// A client of the server's management API.
+    fn client(&self) -> anyhow::Result<dvcr_openapi::Client> {
+        Ok(dvcr_openapi::Client::new(&self.server)?)
+    }
+}
+
 /// Reads the arguments of the process and does what they say. Exit codes: 0 done, 1 failed, 2 wrong arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -170,9 +186,22 @@ pub fn main() -> ExitCode {
             });
             if !piped {
                 eprintln!("dvcr: {error:#}");
+                if let Some(hint) = hint(&error) {
+                    eprintln!("{hint}");
+                }
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What to do about an error that every command can meet.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    match error.downcast_ref::<dvcr_openapi::Error>()? {
+        dvcr_openapi::Error::Unreachable { .. } => Some(
+            "start a server with `dvcr serve`, or name another with --server URL or DVCR_SERVER",
+        ),
+        _ => None,
     }
 }
 
@@ -183,7 +212,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ls(args) => client::block_on(ls::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Gc(args) => client::block_on(gc::run(args)),
+        Command::Migrate(args) => migrate::run(args),
         Command::Rm(args) => client::block_on(rm::run(args)),
+        Command::Openapi => openapi::run(),
     }
 }
 

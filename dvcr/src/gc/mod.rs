@@ -8,18 +8,17 @@
 //! **Invariant:** a committed manifest always reads back in full.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use tokio::sync::Mutex;
 
 mod mark;
+mod pins;
 pub mod plan;
 mod review;
+mod run;
 #[cfg(test)]
 mod simulation_tests;
 mod sweep;
@@ -28,6 +27,7 @@ mod tests;
 
 pub use review::Reviewed;
 pub(crate) use review::drop_repository_if_empty;
+pub use run::{Run, RunOptions, RunState, RunsNow, Trigger};
 pub use sweep::Swept;
 
 use crate::{
@@ -36,6 +36,11 @@ use crate::{
     store::{Store, StoreError},
 };
 use plan::{SweepLimits, SweepPlan};
+
+/// After a collection, one for want of room comes no sooner than after so many times its duration, or this long: a tenth of one
+/// core at most is spent on a device that stays full.
+const FULL_REST: u32 = 9;
+const FULL_REST_MIN: Duration = Duration::from_secs(1);
 
 /// What an operator may set.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +82,7 @@ pub struct GcStats {
 }
 
 /// What one collection came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
     /// Blobs.
     pub reviewed: Reviewed,
@@ -91,28 +96,49 @@ pub struct GarbageCollector {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     options: GcOptions,
+    /// How long what was deleted stays: reviews are due so long after a deletion.
+    grace: Duration,
     stats: Arc<GcStats>,
     /// Held by the sweep that is going on: two would choose the same packs.
     sweeping: Mutex<()>,
+    /// Blobs that stay for a push.
+    pins: Arc<pins::Pins>,
+    /// Collections that wait, go on and have ended.
+    runs: run::Runs,
 }
 
 impl GarbageCollector {
-    /// A collector for this store.
+    /// A collector for this store. Reviews of what is deleted are put off for `grace`.
     #[must_use]
     pub fn new(
         meta: Arc<dyn MetaStore>,
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
         options: GcOptions,
+        grace: Duration,
     ) -> Self {
         Self {
             meta,
             store,
             clock,
             options,
+            grace,
             stats: Arc::default(),
             sweeping: Mutex::new(()),
+            pins: Arc::default(),
+            runs: run::Runs::default(),
         }
+    }
+
+    /// Keeps a blob of this server until the pin is dropped, if it is there when the pin is had.
+    pub(crate) async fn pin(&self, digest: &dvcr_core::oci::Digest) -> pins::Pin {
+        self.pins.pin(digest).await
+    }
+
+    /// What an operator has set.
+    #[must_use]
+    pub fn options(&self) -> &GcOptions {
+        &self.options
     }
 
     /// What was done since the start.
@@ -127,44 +153,27 @@ impl GarbageCollector {
         Ok(plan::plan(facts, &self.options.limits))
     }
 
-    /// Collects again and again. Never returns.
+    /// Collects again and again, and at once when the device is full. Never returns.
     pub async fn run(&self) {
         // Not at once: a start has other things to do than to walk through all recipes.
         let first = tokio::time::Instant::now() + self.options.interval;
         let mut ticks = tokio::time::interval_at(first, self.options.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // A full device stays full if there is no garbage, and looking for it has its price.
+        let mut again = tokio::time::Instant::now();
         loop {
-            ticks.tick().await;
-            if let Err(error) = self.collect(false).await {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "collect garbage; the next collection goes on"
-                );
+            let full = async {
+                tokio::time::sleep_until(again).await;
+                self.store.full().await;
+            };
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = full => tracing::info!("the device is full: collecting garbage now"),
             }
+            let begun = tokio::time::Instant::now();
+            // The log and the history have the error.
+            let _ = self.collect(false).await;
+            again = tokio::time::Instant::now() + (begun.elapsed() * FULL_REST).max(FULL_REST_MIN);
         }
-    }
-
-    /// Reviews what is due; sweeps if something may be dead. With `force` also where that removes more at once than is allowed.
-    pub async fn collect(&self, force: bool) -> Result<Collected, StoreError> {
-        let reviewed = self.review().await?;
-        self.stats.reviews.fetch_add(reviewed.reviews, Relaxed);
-        self.stats
-            .removed_blobs
-            .fetch_add(reviewed.removed, Relaxed);
-        let mut swept = Swept::default();
-        if self.store.stats().maybe_dead_bytes.load(Relaxed) > 0 {
-            swept = self.sweep(force).await?;
-        }
-        if reviewed.removed > 0 || swept.packs > 0 {
-            tracing::info!(
-                reviews = reviewed.reviews,
-                blobs = reviewed.removed,
-                packs = swept.packs,
-                freed_bytes = swept.freed_bytes,
-                moved_bytes = swept.moved_bytes,
-                "collected garbage"
-            );
-        }
-        Ok(Collected { reviewed, swept })
     }
 }

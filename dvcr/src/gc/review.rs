@@ -3,10 +3,11 @@
 //! Each step is one transaction whose checks fail if a push got there first; then the review is looked at anew. A review row is
 //! removed only together with what makes it needless, so a crash repeats a step and never forgets one.
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
-use serde::Serialize;
+use std::time::Duration;
 
-use super::GarbageCollector;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{GarbageCollector, pins::Removal};
 use crate::{
     meta::{
         Check, Commit, Key, MetaError, MetaStore, Txn, key,
@@ -23,7 +24,7 @@ const PAGE: usize = 1024;
 const PARALLEL: usize = 128;
 
 /// What reviews came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reviewed {
     /// Reviews that were due.
     pub reviews: u64,
@@ -47,18 +48,38 @@ impl Reviewed {
 }
 
 /// What is to be done about a review.
-struct Step {
+struct Step<'a> {
     txn: Txn,
     done: Reviewed,
-    /// Whether the review is over then, or is looked at again.
-    over: bool,
+    next: Next,
+    /// Held until the transaction has ended.
+    removal: Option<Removal<'a>>,
+}
+
+/// What becomes of a review after a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// It is over: its row goes with the step.
+    Over,
+    /// It is looked at again.
+    Again,
+    /// It stays for when it is due.
+    Later,
 }
 
 impl GarbageCollector {
-    /// Looks at every review that is due.
-    pub async fn review(&self) -> Result<Reviewed, StoreError> {
+    /// Looks at every review that is due; with `grace`, at those that would be if that were the configured one. A review that
+    /// is looked at early ends no lease.
+    pub async fn review(&self, grace: Option<Duration>) -> Result<Reviewed, StoreError> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (usual, grace) = (millis(self.grace), millis(grace.unwrap_or(self.grace)));
+        let due_ms = self
+            .clock
+            .now_ms()
+            .saturating_add(usual)
+            .saturating_sub(grace);
         let mut total = Reviewed::default();
-        let mut range = key::reviews_due(self.clock.now_ms());
+        let mut range = key::reviews_due(due_ms);
         loop {
             let rows = self.meta.scan(&range, PAGE).await?;
             let Some((last, _)) = rows.last() else {
@@ -87,19 +108,22 @@ impl GarbageCollector {
             let Step {
                 mut txn,
                 done,
-                over,
+                next,
+                removal: _removal,
             } = if review.manifest {
-                manifest_step()
+                self.manifest_step(&review)
             } else {
                 self.blob_step(&review).await?
             };
-            if over {
-                txn.deletes.push(row.clone());
+            match next {
+                Next::Over => txn.deletes.push(row.clone()),
+                Next::Again => {}
+                Next::Later => break,
             }
             // A conflict means that somebody changed what this relied on: look again.
             if self.meta.commit(txn).await? == Commit::Done {
                 total = total.add(done);
-                if over {
+                if next == Next::Over {
                     break;
                 }
             }
@@ -110,7 +134,20 @@ impl GarbageCollector {
         Ok(total)
     }
 
-    async fn blob_step(&self, review: &Review) -> Result<Step, StoreError> {
+    /// Manifests stay until somebody deletes them.
+    fn manifest_step(&self, review: &Review) -> Step<'_> {
+        if review.due_ms > self.clock.now_ms() {
+            return Step::later();
+        }
+        Step {
+            txn: Txn::default(),
+            done: Reviewed::default(),
+            next: Next::Over,
+            removal: None,
+        }
+    }
+
+    async fn blob_step(&self, review: &Review) -> Result<Step<'_>, StoreError> {
         let Review {
             repository, digest, ..
         } = review;
@@ -120,7 +157,8 @@ impl GarbageCollector {
                 ..Txn::default()
             },
             done: Reviewed::default(),
-            over: true,
+            next: Next::Over,
+            removal: None,
         };
         let keys = [key::hold(repository, digest), key::blob(digest)];
         let mut rows = self.meta.get(&keys).await?.into_iter();
@@ -138,13 +176,18 @@ impl GarbageCollector {
                 checks: vec![Check::Exact(hold_key.clone(), hold)],
                 ..Txn::default()
             };
-            if lease_ms > self.clock.now_ms() {
+            let now = self.clock.now_ms();
+            if lease_ms > now && review.due_ms > now {
+                return Ok(Step::later());
+            }
+            if lease_ms > now {
                 let later = key::review_blob(lease_ms, repository, digest);
                 txn.puts.push((later, record::mark()));
                 return Ok(Step {
                     txn,
                     done: Reviewed::default(),
-                    over: true,
+                    next: Next::Over,
+                    removal: None,
                 });
             }
             txn.checks.push(Check::EmptyRange(edges));
@@ -156,7 +199,8 @@ impl GarbageCollector {
             return Ok(Step {
                 txn,
                 done,
-                over: false,
+                next: Next::Again,
+                removal: None,
             });
         }
         let Some(blob) = blob else {
@@ -166,6 +210,10 @@ impl GarbageCollector {
         if let Some((holder, _)) = self.meta.scan(&holders, 1).await?.into_iter().next() {
             return Ok(over(vec![Check::Present(holder)]));
         }
+        let Some(removal) = self.pins.remove(digest) else {
+            // A push is being compared with it.
+            return Ok(Step::later());
+        };
         let record = BlobRecord::decode(&blob_key, &blob)?;
         let mut deletes = vec![blob_key.clone(), key::inline(digest)];
         if let BlobBody::Recipe { id, parts } = record.body {
@@ -183,17 +231,21 @@ impl GarbageCollector {
                 removed_bytes: record.len,
                 ..Reviewed::default()
             },
-            over: true,
+            next: Next::Over,
+            removal: Some(removal),
         })
     }
 }
 
-/// Manifests stay until somebody deletes them.
-fn manifest_step() -> Step {
-    Step {
-        txn: Txn::default(),
-        done: Reviewed::default(),
-        over: true,
+impl Step<'_> {
+    /// It is too early.
+    fn later() -> Self {
+        Self {
+            txn: Txn::default(),
+            done: Reviewed::default(),
+            next: Next::Later,
+            removal: None,
+        }
     }
 }
 

@@ -31,6 +31,8 @@ const UPLOAD: u8 = 13;
 const REVIEW: u8 = 14;
 const REPOSITORY: u8 = 15;
 const COUNTER: u8 = 16;
+const USAGE: u8 = 19;
+const GC_RUN: u8 = 20;
 
 fn key(space: u8, fields: &[&[u8]]) -> Key {
     let mut key = Vec::with_capacity(1 + fields.iter().map(|f| f.len()).sum::<usize>());
@@ -389,6 +391,42 @@ pub fn repositories() -> KeyRange {
 #[must_use]
 pub fn counter(name: &str) -> Key {
     key(COUNTER, &[name.as_bytes()])
+}
+
+/// What was stored at a time, milliseconds since 1970.
+#[must_use]
+pub fn usage(at_ms: u64) -> Key {
+    key(USAGE, &[&at_ms.to_be_bytes()])
+}
+
+/// What was stored, at all times.
+#[must_use]
+pub fn usages() -> KeyRange {
+    prefix(vec![USAGE])
+}
+
+/// The time of a row among [`usages`].
+#[must_use]
+pub fn usage_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
+}
+
+/// A collection of garbage that is over.
+#[must_use]
+pub fn gc_run(id: u64) -> Key {
+    key(GC_RUN, &[&id.to_be_bytes()])
+}
+
+/// All collections of garbage that are remembered.
+#[must_use]
+pub fn gc_runs() -> KeyRange {
+    prefix(vec![GC_RUN])
+}
+
+/// The number of a row among [`gc_runs`].
+#[must_use]
+pub fn gc_run_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
 }
 
 /// The bytes of `key` after the fixed part `range.from`: the last field of a listing's rows.

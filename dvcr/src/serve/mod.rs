@@ -19,10 +19,13 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 pub use self::listener::{Listener, ListenerOptions};
 use self::{storage::Storage, tls::Certificates};
 use crate::{
-    http::{HttpLimits, activity::Patience, router},
+    http::{HttpLimits, ServerFacts, activity::Patience, router},
     metrics::Metrics,
-    settings::{LimitSettings, Settings},
+    settings::{LimitSettings, Settings, Time},
 };
+
+/// A lease below this is shorter than a push may take over an ordinary line.
+const LEASE_MIN: Time = Time::seconds(60);
 
 /// Runs the registry until SIGTERM or SIGINT. The first signal lets requests finish, for as long as the setting `drain` says; a
 /// second one does not.
@@ -51,6 +54,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
         storage.registry().clone(),
         Arc::clone(&metrics),
         http_limits,
+        facts(&settings, storage.registry().now_ms())?,
         drain.clone(),
     );
     let _reload = reload(certificates.clone(), &metrics)?;
@@ -119,6 +123,21 @@ fn limits(settings: &Settings) -> (HttpLimits, ListenerOptions) {
     (http, listener)
 }
 
+/// What the server tells about itself.
+fn facts(settings: &Settings, started_ms: u64) -> anyhow::Result<ServerFacts> {
+    let document = serde_json::to_value(settings).context("write settings down")?;
+    let serde_json::Value::Object(document) = document else {
+        anyhow::bail!("write settings down: they are no table");
+    };
+    let data = std::path::absolute(&settings.data).unwrap_or_else(|_| settings.data.clone());
+    Ok(ServerFacts {
+        started_ms,
+        data: Some(data),
+        reserve_bytes: settings.reserve_bytes.0,
+        settings: document,
+    })
+}
+
 fn listen_failed(address: SocketAddr) -> String {
     format!(
         "listen on {address}: is another program using the port? Choose another with --listen ADDRESS:PORT"
@@ -133,6 +152,12 @@ fn announce(scheme: &str, address: SocketAddr, settings: &Settings) {
         settings.data.display()
     );
     tracing::info!(%address, scheme, data = %settings.data.display(), version = env!("CARGO_PKG_VERSION"), "listening");
+    if settings.lease < LEASE_MIN {
+        tracing::warn!(
+            lease = %settings.lease,
+            "pushes that take more than half of the lease from their first blob to their manifest will fail"
+        );
+    }
     if !address.ip().is_loopback() {
         tracing::warn!(
             "everyone who reaches {address} may read and write: allow_anonymous says so"

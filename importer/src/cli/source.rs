@@ -146,7 +146,9 @@ impl SourceArgs {
             Location::File(path) => {
                 if !path.exists() {
                     let text = path.display();
-                    bail!("there is no file {text}; an image of a registry is written docker://{text}");
+                    bail!(
+                        "there is no file {text}; an image of a registry is written docker://{text}"
+                    );
                 }
                 Origin::File(path)
             }

@@ -403,7 +403,9 @@ impl Import<'_> {
         let layer = image.manifest().layers.first();
         let layer = layer.cloned().ok_or(LayoutError::Other)?;
         self.progress.begin(Phase::Send, Some(layer.size));
-        let (manifest, sent) = self.destination.copy(self.runtime, self.stop(), image, repository)?;
+        let (manifest, sent) =
+            self.destination
+                .copy(self.runtime, self.stop(), image, repository)?;
         let labels = image.labels()?;
         let number = |label| labels.get(label).and_then(|text| text.parse().ok());
         let formats = [

@@ -12,13 +12,7 @@
 //! The target is `/dev/cdi-block-volume` if that exists, else `/data/disk.img`; archives go to `/data`. Exit code 0 is success, with JSON as
 //! termination message; 1 is anything else, with one line of text.
 
-use std::{
-    fs,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{fs, os::unix::fs::OpenOptionsExt as _, path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
@@ -65,7 +59,8 @@ impl Settings {
         let endpoint = environment.get("IMPORTER_ENDPOINT");
         let wanted = || endpoint.context("IMPORTER_ENDPOINT is not set");
         let mut arguments: Vec<String> = vec![];
-        let mut push = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+        let mut push =
+            |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
         if environment.get("IMPORTER_CHECKSUM").is_some() {
             bail!(
                 "IMPORTER_CHECKSUM is compared on the way into a registry only; import the image there, and populate the volume from it"
@@ -83,7 +78,11 @@ impl Settings {
                 "registry"
             }
             kind @ ("s3" | "gcs") => {
-                let (scheme, kind) = if kind == "s3" { ("s3", "s3") } else { ("gs", "gcs") };
+                let (scheme, kind) = if kind == "s3" {
+                    ("s3", "s3")
+                } else {
+                    ("gs", "gcs")
+                };
                 let (object, service) = object(wanted()?, scheme)?;
                 push(&[&object]);
                 if let Some(service) = service {
@@ -139,7 +138,12 @@ impl Settings {
         let password = environment.text("IMPORTER_SECRET_KEY");
         if let (Some(user), Some(_)) = (environment.get("IMPORTER_ACCESS_KEY_ID"), &password) {
             let file = std::env::temp_dir().join(PASSWORD_FILE);
-            push(&["--username", user, "--password-file", &file.to_string_lossy()]);
+            push(&[
+                "--username",
+                user,
+                "--password-file",
+                &file.to_string_lossy(),
+            ]);
         }
         Ok(Self {
             environment: environment.clone(),
@@ -176,13 +180,16 @@ impl Settings {
 
     fn populate(&self, process: &Process) -> anyhow::Result<()> {
         let args = Populate::try_parse_from(&self.arguments);
-        let args = args.context("the environment asks for something that cannot be")?.args;
+        let args = args
+            .context("the environment asks for something that cannot be")?
+            .args;
         if let Some(password) = &self.password {
             let file = std::env::temp_dir().join(PASSWORD_FILE);
             let mut options = fs::File::options();
             options.write(true).create(true).truncate(true).mode(0o600);
             let mut file = options.open(&file).context("keep the password")?;
-            std::io::Write::write_all(&mut file, password.as_bytes()).context("keep the password")?;
+            std::io::Write::write_all(&mut file, password.as_bytes())
+                .context("keep the password")?;
         }
         let progress = args.progress();
         let gauge = move || {
@@ -201,7 +208,11 @@ fn object(endpoint: &str, scheme: &str) -> anyhow::Result<(String, Option<String
         Some((found, _)) if found == scheme => Ok((endpoint.to_owned(), None)),
         Some((http @ ("http" | "https"), rest)) => {
             let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-            let public = ["storage.googleapis.com", "storage.cloud.google.com", "s3.amazonaws.com"];
+            let public = [
+                "storage.googleapis.com",
+                "storage.cloud.google.com",
+                "s3.amazonaws.com",
+            ];
             let service = (!public.contains(&host)).then(|| format!("{http}://{host}"));
             Ok((format!("{scheme}://{path}"), service))
         }

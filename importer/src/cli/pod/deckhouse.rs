@@ -26,7 +26,10 @@ use dvcr_importer::{
 
 use super::{Environment, leave, serve_metrics};
 use crate::cli::{
-    outcome, process::Process, registry::RegistryArgs, source::{SourceArgs, default_work_dir},
+    outcome,
+    process::Process,
+    registry::RegistryArgs,
+    source::{SourceArgs, default_work_dir},
 };
 
 /// Where the pod has a block device that is a source.
@@ -125,7 +128,9 @@ impl Settings {
             source,
             source_args,
             checksums,
-            destination: destination.parse().context("IMPORTER_DESTINATION_ENDPOINT")?,
+            destination: destination
+                .parse()
+                .context("IMPORTER_DESTINATION_ENDPOINT")?,
             registry,
             owner: environment.text("OWNER_UID").unwrap_or_default(),
             copy,
@@ -137,7 +142,12 @@ impl Settings {
         let progress = Progress::default();
         let watched = progress.clone();
         let gauge = move || (watched.state().percent(), watched.moved());
-        serve_metrics(process, &self.environment, &self.owner, std::sync::Arc::new(gauge));
+        serve_metrics(
+            process,
+            &self.environment,
+            &self.owner,
+            std::sync::Arc::new(gauge),
+        );
         let result = self.import(process, &progress);
         let nanoseconds = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         match result {
@@ -223,7 +233,11 @@ mod tests {
         for (kind, endpoint, shown) in [
             ("http", "https://host/disk.img", "https://host/disk.img"),
             ("registry", "docker://host/a:1", "docker://host/a:1"),
-            ("dvcr", "dvcr.example/cvi/b:2", "docker://dvcr.example/cvi/b:2"),
+            (
+                "dvcr",
+                "dvcr.example/cvi/b:2",
+                "docker://dvcr.example/cvi/b:2",
+            ),
             ("blockDevice", "", BLOCK_DEVICE),
             ("filesystem", "", FILESYSTEM_DISK),
         ] {
@@ -239,9 +253,15 @@ mod tests {
         for wrong in [
             [("IMPORTER_SOURCE", "ftp"), destination],
             [("IMPORTER_SOURCE", "http"), destination],
-            [("IMPORTER_SOURCE", "http"), ("IMPORTER_ENDPOINT", "https://host/x")],
+            [
+                ("IMPORTER_SOURCE", "http"),
+                ("IMPORTER_ENDPOINT", "https://host/x"),
+            ],
         ] {
-            assert!(Settings::parse(&Environment::from(wrong)).is_err(), "{wrong:?}");
+            assert!(
+                Settings::parse(&Environment::from(wrong)).is_err(),
+                "{wrong:?}"
+            );
         }
     }
 
@@ -253,9 +273,15 @@ mod tests {
             ("IMPORTER_ACCESS_KEY_ID", "me"),
             ("IMPORTER_SECRET_KEY", "secret"),
             ("IMPORTER_CERT_DIR", "/certs"),
-            ("IMPORTER_CHECKSUMS", "md5:900150983cd24fb0d6963f7d28e17f72, "),
+            (
+                "IMPORTER_CHECKSUMS",
+                "md5:900150983cd24fb0d6963f7d28e17f72, ",
+            ),
             ("IMPORTER_DESTINATION_ENDPOINT", "dvcr.example/vi/a:1"),
-            ("IMPORTER_DESTINATION_AUTH_CONFIG", "/auth/.dockerconfigjson"),
+            (
+                "IMPORTER_DESTINATION_AUTH_CONFIG",
+                "/auth/.dockerconfigjson",
+            ),
             ("DESTINATION_INSECURE_TLS", "true"),
             ("OWNER_UID", "uid"),
         ]))

@@ -74,15 +74,12 @@ pub(super) fn render(owner: &str, percent: f64, speeds: Speeds) -> String {
 }
 
 /// Answers until the runtime ends. An error means that nobody can ask.
-pub(super) async fn serve(
-    address: SocketAddr,
-    owner: String,
-    gauge: Gauge,
-) -> anyhow::Result<()> {
+pub(super) async fn serve(address: SocketAddr, owner: String, gauge: Gauge) -> anyhow::Result<()> {
     let acceptor = acceptor()?;
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("listen on {address}"))?;
+    eprintln!("dvcr-importer: metrics on {}", listener.local_addr()?);
     let speeds = Arc::new(std::sync::Mutex::new(Speeds::default()));
     let permits = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     let begin = tokio::time::Instant::now();

@@ -43,13 +43,15 @@ impl Contract {
             return None;
         }
         let wrong = |error: anyhow::Error| Self::Wrong(format!("{error:#}"));
-        Some(if environment.get("IMPORTER_DESTINATION_ENDPOINT").is_some() {
-            deckhouse::Settings::parse(environment)
-                .map_or_else(wrong, |settings| Self::Registry(Box::new(settings)))
-        } else {
-            cdi::Settings::parse(environment)
-                .map_or_else(wrong, |settings| Self::Volume(Box::new(settings)))
-        })
+        Some(
+            if environment.get("IMPORTER_DESTINATION_ENDPOINT").is_some() {
+                deckhouse::Settings::parse(environment)
+                    .map_or_else(wrong, |settings| Self::Registry(Box::new(settings)))
+            } else {
+                cdi::Settings::parse(environment)
+                    .map_or_else(wrong, |settings| Self::Volume(Box::new(settings)))
+            },
+        )
     }
 }
 
