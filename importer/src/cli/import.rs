@@ -112,7 +112,7 @@ impl ImportArgs {
             work_dir: self.work_dir.clone().unwrap_or_else(default_work_dir),
             work_bytes_max: self.work_max,
             threads: thread::available_parallelism().map_or(2, usize::from),
-            remote: self.source_self.remote(stop),
+            remote: self.source_args.remote(stop),
         };
         let progress = Progress::default();
         let bar = Bar::follow_import(progress.clone(), self.json);

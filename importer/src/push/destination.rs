@@ -8,7 +8,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use dvcr_client::{BlobSource, BlobStream, BoxError, Error, Pushed, RawManifest, RemoteBlob, Repository};
+use dvcr_client::{
+    BlobSource, BlobStream, BoxError, Error, Pushed, RawManifest, RemoteBlob, Repository,
+};
 use dvcr_core::oci::{Algorithm, Descriptor, Digest, Reference, Tag};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::runtime::Handle;
@@ -192,7 +194,8 @@ impl Destination {
                     repository: from.clone(),
                     blob: blob.clone(),
                 };
-                if let Pushed::Sent(bytes) = self.repository.push_blob(blob, &source, mount).await? {
+                if let Pushed::Sent(bytes) = self.repository.push_blob(blob, &source, mount).await?
+                {
                     sent += bytes;
                 }
             }
@@ -227,7 +230,10 @@ impl Destination {
         };
         let config = Bytes::from(config);
         runtime.block_on(async {
-            let _: Pushed = self.repository.push_blob(&descriptor, &config, &[]).await?;
+            let _: Pushed = self
+                .repository
+                .push_blob(&descriptor, &config, None)
+                .await?;
             self.repository.push_manifest(&raw, &self.tags).await
         })?;
         Ok(*raw.digest())

@@ -1,5 +1,7 @@
 //! A registry of our own as a process on loopback, and what is in it.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},

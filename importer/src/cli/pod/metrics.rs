@@ -79,6 +79,7 @@ pub(super) async fn serve(address: SocketAddr, owner: String, gauge: Gauge) -> a
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("listen on {address}"))?;
+    eprintln!("dvcr-importer: metrics on {}", listener.local_addr()?);
     let speeds = Arc::new(std::sync::Mutex::new(Speeds::default()));
     let permits = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     let begin = tokio::time::Instant::now();
