@@ -3,6 +3,7 @@
 mod compare;
 mod data;
 mod dedup;
+mod gc;
 mod http;
 mod load;
 mod machine;
@@ -29,6 +30,7 @@ struct Arguments {
 enum Command {
     Compare(compare::Options),
     Dedup(dedup::Options),
+    Gc(gc::Options),
     Populate(populate::Options),
     Startup(startup::Options),
 }
@@ -37,6 +39,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Compare(options) => compare::run(&options),
         Command::Dedup(options) => dedup::run(&options),
+        Command::Gc(options) => gc::run(&options),
         Command::Populate(options) => populate::run(&options),
         Command::Startup(options) => startup::run(&options),
     }

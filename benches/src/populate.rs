@@ -16,6 +16,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     compare::Places,
     data::{Kind as Data, PIECE_BYTES},
+    http::{Body, Sink},
     machine::{self, Machine},
     registry::{Home, Kind},
     report,
@@ -111,10 +112,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .status()?;
     ensure!(import.success(), "the import failed");
 
-    let manifest = server
+    let mut manifest = Vec::new();
+    server
         .client()
-        .simple("GET", "/v2/bench/disk/manifests/1", &[])?;
-    let manifest: serde_json::Value = serde_json::from_slice(&manifest.body)?;
+        .request(
+            "GET",
+            "/v2/bench/disk/manifests/1",
+            &[],
+            Body::None,
+            Sink::Collect(&mut manifest),
+        )?
+        .expect(200, "the manifest of the image")?;
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest)?;
     let layer = &manifest["layers"][0];
     let digest = layer["digest"].as_str().context("the image has a layer")?;
     let hex = digest.strip_prefix("sha256:").context("a SHA-256")?;
