@@ -57,7 +57,8 @@ fn hostile_archives() {
     let absolute = |beside: &Beside| text(&beside.dir.path().join("outside")).to_owned();
     let long = "x/".repeat(40);
     type Members = fn(&str) -> Vec<u8>;
-    let cases: [(&str, Members, &str); 16] = [
+    type Case = (&'static str, Members, &'static str);
+    let cases: [Case; 16] = [
         (
             "..",
             |_| tar(&[File("../outside/file", b"x")]),

@@ -9,7 +9,7 @@ use crate::{
     registry::push,
     site::Site,
     support::random::Random,
-    volume::LoopDevice,
+    volume::{LoopDevice, same_disk},
 };
 
 #[test]
@@ -31,7 +31,7 @@ fn a_guest_boots_from_a_file_and_from_a_device() {
 
     let qcow2 = site.path("disk.qcow2");
     ok(&["export", &reference, text(&qcow2), "--format", "qcow2"]);
-    guest::boot(&qcow2, "qcow2", &token);
+    same_disk("qcow2", &qcow2, &disk);
 }
 
 /// `FROM scratch`, `ADD disk.qcow2 /disk/`: as KubeVirt's guide has it.
@@ -98,5 +98,5 @@ fn a_guest_boots_from_a_container_disk_that_docker_built() {
     docker.build_and_push(&site, "context", &moved);
     let out = site.path("out.img");
     ok(&["populate", &moved, text(&out)]);
-    guest::boot(&out, "raw", &token);
+    same_disk("raw", &out, &disk);
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Large enough that several checkpoints are made.
-const LEN: u64 = 768 << 20;
+const LEN: u64 = 512 << 20;
 
 /// Killed again and again, each run goes on where the last one was; the disk is whole, and less than an eighth was written twice.
 #[test]

@@ -92,3 +92,31 @@ fn engines_unpack_the_layer() {
     let unpacked = containerd.unpack(&site, &reference);
     same_disk("qcow2", &unpacked.join("disk/disk.qcow2"), &raw);
 }
+
+/// Docker engines before version 23 know no zstd: for them layers are pushed plain, and their disks are read like any other.
+#[test]
+fn docker_unpacks_a_plain_layer() {
+    let site = Site::new();
+    let raw = site.path("raw");
+    write_disk(&raw, 23, 24 << 20);
+    let reference = site.reference("vi/plain:1");
+    let work = site.file("work");
+    let options = ["--layer-compression=none", "--work-dir", &work];
+    ok(&[&["import", text(&raw), &reference], &options[..]].concat());
+    let docker = crate::engine::Docker::start(&site);
+    docker.ok(&site, &["pull", &reference]);
+    let container = docker.ok(&site, &["create", &reference, "none"]);
+    let file = site.file("disk.qcow2");
+    docker.ok(
+        &site,
+        &[
+            "cp",
+            &format!("{}:/disk/disk.qcow2", container.trim()),
+            &file,
+        ],
+    );
+    same_disk("qcow2", &site.path("disk.qcow2"), &raw);
+    let out = site.path("out");
+    ok(&["populate", &reference, text(&out)]);
+    same_disk("raw", &out, &raw);
+}
