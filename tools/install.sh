@@ -4,8 +4,8 @@
 #   tools/install.sh [clients|peers|checks|all]
 #
 #   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, QEMU and what makes disks for it (Debian packages), crane, regctl,
-#            oras (built by Go), a kernel and a shell for the guests that are booted (unpacked from Debian packages, not installed),
-#            openapi-python-client (Python packages, tools/python-requirements.txt)
+#            oras (built by Go), openapi-python-client, moto_server (Python packages, tools/*-requirements.txt), a kernel and a shell for the guests that are
+#            booted (unpacked from Debian packages, not installed)
 #   peers    registries to compare with: docker-registry 2.8 (Debian), olareg, distribution 3 (built by Go)
 #   checks   cargo-deny
 #
@@ -85,6 +85,31 @@ go_programs() {
   done <<<"$1"
 }
 
+# Program, file of requirements beside this one, directory below $TOOLS of its virtual environment: Debian refuses to mix packages of pip with its own.
+python_program() {
+  local program=$1 requirements home="$TOOLS/$3"
+  requirements="$(dirname "${BASH_SOURCE[0]}")/$2"
+  # The stamp carries the pins: a changed one installs anew.
+  local stamp
+  stamp="$BIN/.$program-$(sha256sum "$requirements" | cut -c1-16)"
+  [ -x "$BIN/$program" ] && [ -e "$stamp" ] && return 0
+  apt_packages python3:python3
+  if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    # A name that no command has: install it whatever commands there are.
+    apt_packages no-such-command:python3-venv
+  fi
+  local start=$SECONDS
+  rm -rf "$home" "$BIN/.$program-"*
+  python3 -m venv "$home"
+  if ! "$home/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$requirements"; then
+    say "installing $program failed"
+    return 1
+  fi
+  ln -sf "$home/bin/$program" "$BIN/$program"
+  touch "$stamp"
+  say "installed $program in $((SECONDS - start)) s"
+}
+
 # A kernel and a static busybox, of which the tests make a guest: in $TOOLS/guest, the machine itself gets neither.
 guest() {
   local guest="$TOOLS/guest"
@@ -112,31 +137,6 @@ guest() {
   say "unpacked $kernel and busybox-static in $((SECONDS - start)) s"
 }
 
-# A virtual environment: Debian refuses to mix packages of pip with its own.
-python_programs() {
-  local requirements program=openapi-python-client
-  requirements="$(dirname "${BASH_SOURCE[0]}")/python-requirements.txt"
-  # The stamp carries the pins: a changed one installs anew.
-  local stamp
-  stamp="$BIN/.$program-$(sha256sum "$requirements" | cut -c1-16)"
-  [ -x "$BIN/$program" ] && [ -e "$stamp" ] && return 0
-  apt_packages python3:python3
-  if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-    # A name that no command has: install it whatever commands there are.
-    apt_packages no-such-command:python3-venv
-  fi
-  local start=$SECONDS
-  rm -rf "$TOOLS/python" "$BIN/.$program-"*
-  python3 -m venv "$TOOLS/python"
-  if ! "$TOOLS/python/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$requirements"; then
-    say "installing $program failed"
-    return 1
-  fi
-  ln -sf "$TOOLS/python/bin/$program" "$BIN/$program"
-  touch "$stamp"
-  say "installed $program in $((SECONDS - start)) s"
-}
-
 cargo_deny() {
   local stamp="$BIN/.cargo-deny-$CARGO_DENY_VERSION"
   [ -x "$BIN/cargo-deny" ] && [ -e "$stamp" ] && return 0
@@ -159,8 +159,9 @@ clients() {
   # shellcheck disable=SC2086 # the list is words by design
   apt_packages $APT_CLIENTS
   go_programs "$GO_CLIENTS"
+  python_program openapi-python-client python-requirements.txt python
+  python_program moto_server s3-requirements.txt s3
   guest
-  python_programs
 }
 
 peers() {

@@ -13,12 +13,14 @@
 //! - times are RFC 3339 in UTC ([`Timestamp`]), durations whole seconds (`*_seconds`), sizes bytes (`*_bytes`).
 
 mod blob;
+mod checkpoint;
 mod client;
 mod gc;
 mod manifest;
 mod page;
 mod problem;
 mod repository;
+mod scrub;
 mod server;
 mod stats;
 mod tag;
@@ -27,12 +29,14 @@ mod upload;
 mod usage;
 
 pub use blob::*;
+pub use checkpoint::*;
 pub use client::{Client, Error};
 pub use gc::*;
 pub use manifest::*;
 pub use page::{Page, PageQuery, all};
 pub use problem::Problem;
 pub use repository::*;
+pub use scrub::*;
 pub use server::*;
 pub use stats::*;
 pub use tag::*;

@@ -1,12 +1,15 @@
 //! The command line: what the program can do, and how it says so.
 
 mod check_config;
+mod checkpoint;
 mod client;
 mod gc;
 mod ls;
 mod migrate;
 mod openapi;
+mod repair;
 mod rm;
+mod scrub;
 mod serve;
 mod stats;
 mod table;
@@ -60,6 +63,15 @@ enum Command {
     /// Remove a tag, a manifest or a whole repository.
     #[command(after_help = rm::EXAMPLES)]
     Rm(rm::RmArgs),
+    /// Read what is stored and verify it, or see what is damaged.
+    #[command(after_help = scrub::EXAMPLES)]
+    Scrub(scrub::ScrubArgs),
+    /// Write the metadata that packs do not have beside the packs, for backups and repairs.
+    #[command(after_help = checkpoint::EXAMPLES)]
+    Checkpoint(checkpoint::CheckpointArgs),
+    /// Make the metadata of a stopped server anew, from its packs and checkpoints.
+    #[command(after_help = repair::EXAMPLES)]
+    Repair(repair::RepairArgs),
     /// Print the document that describes the management API.
     #[command(after_help = openapi::EXAMPLES)]
     Openapi,
@@ -176,7 +188,7 @@ pub fn main() -> ExitCode {
         tracing::debug!("a TLS provider was installed before");
     }
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // A reader that went away, such as `head`, is no failure to talk about.
             let piped = error.chain().any(|cause| {
@@ -205,8 +217,11 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Repair(args) => return client::block_on(repair::run(args)),
+        Command::Scrub(args) => return client::block_on(scrub::run(args)),
+        Command::Checkpoint(args) => client::block_on(checkpoint::run(args)),
         Command::Serve(args) => serve::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Ls(args) => client::block_on(ls::run(args)),
@@ -216,6 +231,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Rm(args) => client::block_on(rm::run(args)),
         Command::Openapi => openapi::run(),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -320,6 +320,8 @@ impl Answer {
             // only. Reading stays possible, which `Allow` says.
             E::InUse(_) => Self::new(S::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, error)
                 .with(header::ALLOW, HeaderValue::from_static("GET, HEAD")),
+            // Not 404: it should be there.
+            E::Damaged(_) => Self::ours(S::INTERNAL_SERVER_ERROR, UNKNOWN, &error.to_string()),
             E::Invalid(_) => Self::new(S::BAD_REQUEST, ErrorCode::Unsupported, error),
             // Not 409: clients try 503 again by themselves, and trying again is all there is to do.
             E::Conflict => Self::ours(S::SERVICE_UNAVAILABLE, UNAVAILABLE, &error.to_string())

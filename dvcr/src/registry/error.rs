@@ -72,6 +72,11 @@ pub enum RegistryError {
     /// What cannot be removed while a manifest of the repository refers to it.
     #[error("a manifest of this repository refers to {0}; delete that first")]
     InUse(Digest),
+    /// A part of the blob is known to be damaged.
+    #[error(
+        "blob {0} is damaged on this server; pushing it again heals it, and a range of it may still be read"
+    )]
+    Damaged(Digest),
     /// The request contradicts itself or the specification.
     #[error("{0}")]
     Invalid(String),

@@ -4,13 +4,14 @@
 //! conditional transaction whose checks say what it relied on; where another request got there first it starts over.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
 mod blob;
 mod blob_list;
 mod body;
+mod checkpoint;
 #[cfg(test)]
 mod crash_tests;
 mod error;
@@ -24,6 +25,7 @@ pub mod policy;
 mod principal;
 mod referrer;
 mod repository;
+mod scrub;
 mod session;
 mod stats;
 mod tag;
@@ -36,11 +38,13 @@ mod usage;
 pub use blob::{BlobInfo, BlobReader};
 pub use blob_list::{BlobDetail, BlobEntry};
 pub use body::{Body, BodyError};
+pub use checkpoint::Checkpointed;
 pub use error::RegistryError;
 pub use inspect::{Child, ManifestDetail, ManifestEntry, Role, TagEntry};
 pub use manifest::{ManifestPut, StoredManifest};
 pub use principal::Principal;
 pub use repository::{RepositoryDetail, RepositoryEntry};
+pub use scrub::{Damage, FoundDamage};
 pub use session::{SessionId, SessionIdError, UploadStatus};
 pub use stats::Stats;
 pub use upload_list::UploadEntry;
@@ -49,8 +53,9 @@ pub use usage::UsageSample;
 use dvcr_core::oci::RepositoryName;
 
 use crate::{
+    checkpoint::Checkpoints,
     clock::Clock,
-    gc::{GarbageCollector, GcOptions, drop_repository_if_empty},
+    gc::{GarbageCollector, GcOptions, drop_repository_if_empty, scrub::Scrubber},
     meta::{
         Check, Commit, Key, MetaStore, Txn, Value, key,
         record::{Record, RepositoryRecord},
@@ -76,6 +81,8 @@ pub struct RegistryOptions {
     pub uploads_max: usize,
     /// When and how hard garbage is collected.
     pub gc: GcOptions,
+    /// Stored bytes that are read and verified in an hour; 0 for none.
+    pub scrub_bytes_per_hour: u64,
     /// Which repositories may hold manifests with missing children; the first rule that fits decides.
     pub sparse: Vec<SparseRule>,
 }
@@ -88,6 +95,7 @@ impl Default for RegistryOptions {
             upload_expiry: Duration::from_secs(24 * 3600),
             uploads_max: 10_000,
             gc: GcOptions::default(),
+            scrub_bytes_per_hour: 1536 << 20,
             sparse: Vec::new(),
         }
     }
@@ -104,6 +112,9 @@ struct Inner {
     options: RegistryOptions,
     sessions: Sessions,
     gc: Arc<GarbageCollector>,
+    scrubber: Arc<Scrubber>,
+    /// None where there is no directory for them.
+    checkpoints: OnceLock<Arc<Checkpoints>>,
     /// When usage was noted last, milliseconds since 1970.
     last_sample_ms: AtomicU64,
 }
@@ -127,6 +138,12 @@ impl Registry {
         options: RegistryOptions,
     ) -> Self {
         let sessions = Sessions::new(options.uploads_max);
+        let scrubber = Scrubber::new(
+            Arc::clone(&meta),
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            options.scrub_bytes_per_hour,
+        );
         let gc = GarbageCollector::new(
             Arc::clone(&meta),
             Arc::clone(&store),
@@ -141,8 +158,17 @@ impl Registry {
             options,
             sessions,
             gc: Arc::new(gc),
+            scrubber: Arc::new(scrubber),
+            checkpoints: OnceLock::new(),
             last_sample_ms: AtomicU64::new(0),
         }))
+    }
+
+    /// The same registry, which takes checkpoints when it is asked to. What was set first stays.
+    #[must_use]
+    pub fn with_checkpoints(self, checkpoints: Arc<Checkpoints>) -> Self {
+        let _ = self.0.checkpoints.set(checkpoints);
+        self
     }
 
     /// Whether the principal may look after the server itself, rather than what is in it.

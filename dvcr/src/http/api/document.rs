@@ -26,6 +26,7 @@ const PAGE: &str = "Page_";
         (name = "usage", description = "What is stored, by size"),
         (name = "uploads", description = "What is on its way"),
         (name = "gc", description = "Garbage collection"),
+        (name = "scrub", description = "Is what is stored still what was written?"),
         (name = "server", description = "The server itself"),
     )
 )]

@@ -11,6 +11,7 @@
 //! Errors are problem documents (RFC 9457), unlike those below `/v2`; [`document`] says so for every operation.
 
 mod blob;
+mod checkpoint;
 mod docs;
 mod document;
 mod extract;
@@ -19,6 +20,7 @@ mod manifest;
 mod page;
 mod problem;
 mod repository;
+mod scrub;
 mod server;
 mod stats;
 mod tag;
@@ -54,6 +56,8 @@ fn routes() -> OpenApiRouter<App> {
         .merge(blob::routes())
         .merge(upload::routes())
         .merge(gc::routes())
+        .merge(scrub::routes())
+        .merge(checkpoint::routes())
         .merge(server::routes())
 }
 
