@@ -22,10 +22,10 @@ pub const FRAME_MEAN_BYTES_MIN: u64 = 4 << 10;
 
 /// A frame counts for at least this part of its content, if its header says how much that is: disks may begin with much that
 /// compresses better than 16 to 1, and would be cut by content from there on. Pieces of a disk have 32 KiB or more.
-pub const FRAME_CONTENT_SHARE: u64 = 8;
+const FRAME_CONTENT_SHARE: u64 = 8;
 
 /// Frames shorter than this count as they are: headers may lie, and rows must stay below what was sent for them.
-pub const FRAME_SHARE_BYTES_MIN: usize = 256;
+const FRAME_SHARE_BYTES_MIN: usize = 256;
 
 /// Length of [`Cutter::state`] in bytes.
 pub const CUTTER_STATE_LEN: usize = 18;
