@@ -203,7 +203,7 @@ pub struct DiskStream {
     /// Bytes given so far.
     given: u64,
     /// The last of them: only there a fixed VHD shows.
-    tail: [u8; DETECT_TAIL_BYTES],
+    tail: Box<[u8; DETECT_TAIL_BYTES]>,
     ended: bool,
     verdict: Option<Verdict>,
 }
@@ -220,7 +220,7 @@ impl DiskStream {
             stream,
             promised,
             given: 0,
-            tail: [0; DETECT_TAIL_BYTES],
+            tail: Box::new([0; DETECT_TAIL_BYTES]),
             ended: false,
             verdict,
         }
@@ -272,7 +272,7 @@ impl Read for DiskStream {
                 self.tail[place..].copy_from_slice(&buf[len - last..len]);
                 return Ok(len);
             }
-            if detect(&[], Some(&self.tail)).is_ok_and(|format| !format.is_sequential()) {
+            if detect(&[], Some(&*self.tail)).is_ok_and(|format| !format.is_sequential()) {
                 return Err(wrong(
                     "the disk is a fixed VHD, which only its end shows: unpack it, or convert it with `qemu-img convert`",
                 ));
