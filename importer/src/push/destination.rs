@@ -69,6 +69,16 @@ pub struct Sent {
 pub type Report = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl Destination {
+    /// Whether we may push there, found out before anything is received for it.
+    pub fn check(&self, runtime: &Handle, stop: &CancellationToken) -> Result<(), PushError> {
+        let asking = async {
+            let upload = self.repository.upload(Algorithm::Sha256).await?;
+            upload.cancel().await;
+            Ok::<_, Error>(())
+        };
+        stoppable(runtime, stop, asking)
+    }
+
     /// Reads a disk that can be read twice and sends its layer while it is made. `dir`, if given, remembers the session, so that another
     /// process with the same disk goes on with it.
     pub fn stream(
