@@ -13,6 +13,7 @@ mod scrub;
 mod serve;
 mod stats;
 mod table;
+mod uploads;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -57,6 +58,9 @@ enum Command {
     /// Collect garbage, or see what that would do.
     #[command(after_help = gc::EXAMPLES)]
     Gc(gc::GcArgs),
+    /// List uploads in progress, or end one.
+    #[command(after_help = uploads::EXAMPLES)]
+    Uploads(uploads::UploadsArgs),
     /// Bring everything over from another registry, running or at rest.
     #[command(after_help = migrate::EXAMPLES)]
     Migrate(migrate::MigrateArgs),
@@ -227,6 +231,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ls(args) => client::block_on(ls::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Gc(args) => client::block_on(gc::run(args)),
+        Command::Uploads(args) => client::block_on(uploads::run(args)),
         Command::Migrate(args) => migrate::run(args),
         Command::Rm(args) => client::block_on(rm::run(args)),
         Command::Openapi => openapi::run(),

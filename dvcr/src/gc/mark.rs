@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use dvcr_core::chunk::ChunkId;
+use tokio::time::Instant;
 
 use super::plan::PackFacts;
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     },
     store::{
         IngestState,
+        pace::Pace,
         pack::RECORD_HEADER_LEN,
         recipe::{Piece, RecipePart},
     },
@@ -29,14 +31,22 @@ const IDS_MAX: usize = 1 << 22;
 const ROWS: usize = 4096;
 const LONG_ROWS: usize = 16;
 
+/// What is read, and whom it makes way for.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) meta: &'a dyn MetaStore,
+    pub(super) pace: &'a Pace,
+}
+
 /// Calls `visit` with every row of the range.
 pub(super) async fn each(
-    meta: &dyn MetaStore,
+    Source { meta, pace }: Source<'_>,
     mut range: KeyRange,
     page: usize,
     mut visit: impl FnMut(&Key, &Value) -> Result<(), MetaError>,
 ) -> Result<(), MetaError> {
     loop {
+        let begun = Instant::now();
         let rows = meta.scan(&range, page).await?;
         for (key, value) in &rows {
             visit(key, value)?;
@@ -45,14 +55,13 @@ pub(super) async fn each(
             Some((last, _)) => range = key::after(range, last),
             None => return Ok(()),
         }
-        // A walk takes seconds and shares its thread with requests.
-        tokio::task::yield_now().await;
+        pace.rest(begun).await;
     }
 }
 
 /// Calls `visit` with every chunk that an upload session or a recipe refers to, as often as it does.
 pub(super) async fn references(
-    meta: &dyn MetaStore,
+    source: Source<'_>,
     mut visit: impl FnMut(&ChunkId),
 ) -> Result<(), MetaError> {
     let mut pieces = |part: &RecipePart| {
@@ -62,7 +71,7 @@ pub(super) async fn references(
             }
         }
     };
-    each(meta, key::uploads(), LONG_ROWS, |key, row| {
+    each(source, key::uploads(), LONG_ROWS, |key, row| {
         let upload = UploadRecord::decode(key, row)?;
         let state = IngestState::parse(&upload.ingest).map_err(|what| MetaError::Corrupt {
             key: hex::encode(key),
@@ -72,7 +81,7 @@ pub(super) async fn references(
         Ok(())
     })
     .await?;
-    each(meta, key::recipes(), LONG_ROWS, |key, row| {
+    each(source, key::recipes(), LONG_ROWS, |key, row| {
         if key::is_recipe_part(key) {
             pieces(&RecipePart::decode(key, row)?);
         }
@@ -82,10 +91,10 @@ pub(super) async fn references(
 }
 
 /// Every sealed and condemned pack, with how much of it lives. An estimate while uploads run: they make more of it live.
-pub(super) async fn facts(meta: &dyn MetaStore) -> Result<Vec<PackFacts>, MetaError> {
+pub(super) async fn facts(source: Source<'_>) -> Result<Vec<PackFacts>, MetaError> {
     let mut packs: BTreeMap<PackId, PackFacts> = BTreeMap::new();
     let mut entries = 0;
-    each(meta, key::packs(), ROWS, |key, row| {
+    each(source, key::packs(), ROWS, |key, row| {
         let record = PackRecord::decode(key, row)?;
         entries += record.entries as usize;
         if let (Some(pack), false) = (key::pack_of(key), record.state == PackState::Open) {
@@ -104,7 +113,7 @@ pub(super) async fn facts(meta: &dyn MetaStore) -> Result<Vec<PackFacts>, MetaEr
     let bits = (entries / IDS_MAX).checked_ilog2().map_or(0, |log| log + 1);
     for part in 0..1u64 << bits {
         let mut ids = Ids::default();
-        references(meta, |id| {
+        references(source, |id| {
             let prefix = prefix(id);
             if bits == 0 || prefix >> (64 - bits) == part {
                 ids.insert(prefix);
@@ -112,7 +121,7 @@ pub(super) async fn facts(meta: &dyn MetaStore) -> Result<Vec<PackFacts>, MetaEr
         })
         .await?;
         ids.compact();
-        each(meta, key::chunks_of_part(part, bits), ROWS, |key, row| {
+        each(source, key::chunks_of_part(part, bits), ROWS, |key, row| {
             let chunk = ChunkRecord::decode(key, row)?;
             let id = key::chunk_of(key);
             if let (Some(facts), Some(id)) = (packs.get_mut(&chunk.pack), id)
@@ -129,11 +138,11 @@ pub(super) async fn facts(meta: &dyn MetaStore) -> Result<Vec<PackFacts>, MetaEr
 
 /// Which of these chunks something refers to.
 pub(super) async fn referenced(
-    meta: &dyn MetaStore,
+    source: Source<'_>,
     among: &HashSet<ChunkId>,
 ) -> Result<HashSet<ChunkId>, MetaError> {
     let mut found = HashSet::new();
-    references(meta, |id| {
+    references(source, |id| {
         if among.contains(id) {
             found.insert(*id);
         }
@@ -143,9 +152,9 @@ pub(super) async fn referenced(
 }
 
 /// Whether any chunk's row leads to the pack. Reads the rows of all chunks.
-pub(super) async fn is_named(meta: &dyn MetaStore, pack: PackId) -> Result<bool, MetaError> {
+pub(super) async fn is_named(source: Source<'_>, pack: PackId) -> Result<bool, MetaError> {
     let mut named = false;
-    each(meta, key::chunks(), ROWS, |key, row| {
+    each(source, key::chunks(), ROWS, |key, row| {
         named |= ChunkRecord::decode(key, row)?.pack == pack;
         Ok(())
     })

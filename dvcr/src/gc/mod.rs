@@ -33,16 +33,17 @@ pub use sweep::Swept;
 
 use crate::{
     clock::Clock,
+    durations::Durations,
     meta::{
-        Commit, MetaStore, Txn, key,
+        Commit, MetaError, MetaStore, Txn, key,
         record::{decode_numbers, encode_numbers},
     },
     store::{Store, StoreError},
 };
 use plan::{SweepLimits, SweepPlan};
 
-/// After a collection, one for want of room comes no sooner than after so many times its duration, or this long: a tenth of one
-/// core at most is spent on a device that stays full.
+/// After a collection that freed nothing, one for want of room comes no sooner than after so many times its duration: a tenth of
+/// one core at most is spent on a device that stays full. In any case it comes no sooner than after this long.
 const FULL_REST: u32 = 9;
 const FULL_REST_MIN: Duration = Duration::from_secs(1);
 
@@ -83,6 +84,14 @@ pub struct GcStats {
     pub damaged_packs: AtomicU64,
     /// Sweeps that were not done because they would have removed too much at once.
     pub refused: AtomicU64,
+    /// Collections that ended with an error.
+    pub failures: AtomicU64,
+    /// When the last collection without an error ended, milliseconds since 1970; 0 before the first.
+    pub succeeded_ms: AtomicU64,
+    /// Bytes of packs to which nothing referred when packs were last looked at.
+    pub dead_bytes: AtomicU64,
+    /// How long collections took.
+    pub collections: Durations,
 }
 
 /// What one collection came to.
@@ -139,6 +148,14 @@ impl GarbageCollector {
         self.pins.pin(digest).await
     }
 
+    /// What walks over the metadata read.
+    fn source(&self) -> mark::Source<'_> {
+        mark::Source {
+            meta: &*self.meta,
+            pace: self.store.pace(),
+        }
+    }
+
     /// What an operator has set.
     #[must_use]
     pub fn options(&self) -> &GcOptions {
@@ -151,9 +168,17 @@ impl GarbageCollector {
         &self.stats
     }
 
+    /// Since when the oldest review that is due waits, milliseconds since 1970; none if nothing is due.
+    pub async fn oldest_due_ms(&self) -> Result<Option<u64>, MetaError> {
+        let due = key::reviews_due(self.clock.now_ms());
+        let rows = self.meta.scan(&due, 1).await?;
+        let review = rows.first().and_then(|(row, _)| key::review_of(row));
+        Ok(review.map(|review| review.due_ms))
+    }
+
     /// What a sweep would do now, were it to begin: packs that are being written would be sealed first.
     pub async fn plan(&self) -> Result<SweepPlan, StoreError> {
-        let facts = mark::facts(&*self.meta).await?;
+        let facts = mark::facts(self.source()).await?;
         Ok(plan::plan(facts, &self.options.limits))
     }
 
