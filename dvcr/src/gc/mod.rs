@@ -127,14 +127,15 @@ impl GarbageCollector {
         Ok(plan::plan(facts, &self.options.limits))
     }
 
-    /// Collects again and again. Never returns.
-    pub async fn run(&self) {
+    /// Collects again and again, and does `before` each time. Never returns.
+    pub async fn run<F: Future<Output = ()> + Send>(&self, before: impl Fn() -> F + Send) {
         // Not at once: a start has other things to do than to walk through all recipes.
         let first = tokio::time::Instant::now() + self.options.interval;
         let mut ticks = tokio::time::interval_at(first, self.options.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            before().await;
             if let Err(error) = self.collect(false).await {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,

@@ -11,7 +11,7 @@ use crate::{
     meta::{
         Check, Commit, Key, MetaError, MetaStore, Txn, key,
         key::Review,
-        record::{self, BlobBody, BlobRecord, HoldRecord, Record},
+        record::{self, BlobBody, BlobRecord, HoldRecord, Record, UntaggedRecord},
     },
     store::StoreError,
 };
@@ -89,7 +89,7 @@ impl GarbageCollector {
                 done,
                 over,
             } = if review.manifest {
-                manifest_step()
+                self.manifest_step(&review).await?
             } else {
                 self.blob_step(&review).await?
             };
@@ -186,14 +186,31 @@ impl GarbageCollector {
             over: true,
         })
     }
-}
 
-/// Manifests stay until somebody deletes them.
-fn manifest_step() -> Step {
-    Step {
-        txn: Txn::default(),
-        done: Reviewed::default(),
-        over: true,
+    /// Earlier versions asked for reviews of manifests; retention knows them by another row.
+    async fn manifest_step(&self, review: &Review) -> Result<Step, StoreError> {
+        let Review {
+            repository, digest, ..
+        } = review;
+        let keys = [
+            key::manifest(repository, digest),
+            key::untagged(repository, digest),
+        ];
+        let mut txn = Txn::default();
+        if let [Some(_), None] = self.meta.get(&keys).await?[..] {
+            let [manifest, untagged] = keys;
+            let row = UntaggedRecord {
+                since_ms: review.due_ms,
+                let_go: false,
+            };
+            txn.checks = vec![Check::Present(manifest), Check::Absent(untagged.clone())];
+            txn.puts = vec![(untagged, row.encode())];
+        }
+        Ok(Step {
+            txn,
+            done: Reviewed::default(),
+            over: true,
+        })
     }
 }
 

@@ -31,6 +31,8 @@ const UPLOAD: u8 = 13;
 const REVIEW: u8 = 14;
 const REPOSITORY: u8 = 15;
 const COUNTER: u8 = 16;
+// 17 to 20 belong to scrub and to the management API.
+const UNTAGGED: u8 = 21;
 
 fn key(space: u8, fields: &[&[u8]]) -> Key {
     let mut key = Vec::with_capacity(1 + fields.iter().map(|f| f.len()).sum::<usize>());
@@ -133,6 +135,12 @@ pub fn recipe_rows(id: u64, parts: u32) -> impl Iterator<Item = Key> {
 #[must_use]
 pub fn recipes() -> KeyRange {
     prefix(vec![RECIPE])
+}
+
+/// The recipe of a row among [`recipes`].
+#[must_use]
+pub fn recipe_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(*key.get(1..)?.first_chunk()?))
 }
 
 /// Whether a row among [`recipes`] is a part, rather than a list of starts.
@@ -318,7 +326,7 @@ pub fn review_blob(due_ms: u64, repository: &RepositoryName, digest: &Digest) ->
     )
 }
 
-/// A manifest of a repository to be looked at again at `due_ms`.
+/// A manifest of a repository to be looked at again at `due_ms`. No longer written: [`untagged`] took its place.
 #[must_use]
 pub fn review_manifest(due_ms: u64, repository: &RepositoryName, digest: &Digest) -> Key {
     key(
@@ -383,6 +391,36 @@ pub fn repository(name: &str) -> Key {
 #[must_use]
 pub fn repositories() -> KeyRange {
     prefix(vec![REPOSITORY])
+}
+
+/// A manifest that perhaps nothing needs any more.
+#[must_use]
+pub fn untagged(repository: &RepositoryName, digest: &Digest) -> Key {
+    key(
+        UNTAGGED,
+        &[repository.as_str().as_bytes(), &[0], &digest.to_key()],
+    )
+}
+
+/// All manifests of all repositories that perhaps nothing needs any more.
+#[must_use]
+pub fn all_untagged() -> KeyRange {
+    prefix(vec![UNTAGGED])
+}
+
+/// All manifests of a repository that perhaps nothing needs any more.
+#[must_use]
+pub fn untagged_in(repository: &RepositoryName) -> KeyRange {
+    prefix(key(UNTAGGED, &[repository.as_str().as_bytes(), &[0]]))
+}
+
+/// Repository and manifest of a row among [`all_untagged`].
+#[must_use]
+pub fn untagged_of(key: &[u8]) -> Option<(RepositoryName, Digest)> {
+    let rest = key.strip_prefix(&[UNTAGGED])?;
+    let end = rest.iter().position(|byte| *byte == 0)?;
+    let repository = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    Some((repository, Digest::from_key(&rest[end + 1..]).ok()?))
 }
 
 /// The next free number of a sequence.

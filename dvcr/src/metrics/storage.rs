@@ -134,6 +134,16 @@ impl Collector for StorageCollector {
                 get(&gc.refused),
             ),
             (
+                "retention_removed_tags",
+                "Tags that retention rules removed",
+                get(&self.registry.retention_stats().tags),
+            ),
+            (
+                "retention_removed_manifests",
+                "Manifests that nothing needed any more and that retention removed",
+                get(&self.registry.retention_stats().manifests),
+            ),
+            (
                 "metadata_transactions",
                 "Metadata transactions applied",
                 meta.transactions(),

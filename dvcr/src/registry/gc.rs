@@ -65,11 +65,15 @@ impl Registry {
         Ok(self.0.gc.plan().await?)
     }
 
-    /// Collects garbage now. With `force` also where that removes more at once than is allowed.
+    /// Applies the retention rules and collects garbage, now. With `force` also where that removes more at once than is allowed.
     pub async fn gc_run(&self, who: &Principal, force: bool) -> Result<Collected, RegistryError> {
         policy::authorize(who, None, Action::Admin)?;
-        let gc = Arc::clone(&self.0.gc);
-        in_background(async move { Ok(gc.collect(force).await?) }).await
+        let registry = self.clone();
+        in_background(async move {
+            registry.retain().await?;
+            Ok(registry.gc().collect(force).await?)
+        })
+        .await
     }
 
     /// Why a blob or manifest is still here.

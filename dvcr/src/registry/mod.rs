@@ -14,10 +14,13 @@ mod error;
 mod fault_tests;
 pub mod gc;
 mod glob;
+pub mod immutable;
 mod manifest;
 pub mod policy;
 mod principal;
 mod referrer;
+mod removal;
+pub mod retention;
 mod session;
 mod stats;
 mod tag;
@@ -44,7 +47,9 @@ use crate::{
     },
     store::Store,
 };
+use immutable::ImmutableRule;
 use policy::SparseRule;
+use retention::{RetentionRule, RetentionStats};
 use session::Sessions;
 
 /// Times a transaction is tried again because another request changed the same rows: each time somebody else got on.
@@ -65,6 +70,10 @@ pub struct RegistryOptions {
     pub gc: GcOptions,
     /// Which repositories may hold manifests with missing children; the first rule that fits decides.
     pub sparse: Vec<SparseRule>,
+    /// Which tags may not be moved or deleted; the strictest rule that fits decides.
+    pub immutable: Vec<ImmutableRule>,
+    /// Which tags and manifests go by themselves; the first rule that fits a repository decides.
+    pub retention: Vec<RetentionRule>,
 }
 
 impl Default for RegistryOptions {
@@ -76,6 +85,8 @@ impl Default for RegistryOptions {
             uploads_max: 10_000,
             gc: GcOptions::default(),
             sparse: Vec::new(),
+            immutable: Vec::new(),
+            retention: Vec::new(),
         }
     }
 }
@@ -91,6 +102,7 @@ struct Inner {
     options: RegistryOptions,
     sessions: Sessions,
     gc: Arc<GarbageCollector>,
+    retained: RetentionStats,
 }
 
 /// Some of a list, and whether there is more.
@@ -125,6 +137,7 @@ impl Registry {
             options,
             sessions,
             gc: Arc::new(gc),
+            retained: RetentionStats::default(),
         }))
     }
 

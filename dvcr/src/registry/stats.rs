@@ -99,7 +99,7 @@ impl Registry {
         if let Some(name) = repository
             && !inner.repository_exists(name).await?
         {
-            return Err(RegistryError::NameUnknown);
+            return Err(RegistryError::NameUnknown(name.clone()));
         }
         let mut stats = Stats::default();
         let mut shared = 0;

@@ -405,7 +405,10 @@ async fn a_repository_that_lost_its_last_manifest_is_there_until_its_last_blob_g
     assert!(tags.items.is_empty());
     registry.blob_delete(&WHO, &name, &config).await.unwrap();
     let tags = registry.tags(&WHO, &name, None, 10).await;
-    assert!(matches!(tags, Err(RegistryError::NameUnknown)), "{tags:?}");
+    assert!(
+        matches!(tags, Err(RegistryError::NameUnknown(_))),
+        "{tags:?}"
+    );
 }
 
 #[tokio::test]
