@@ -98,20 +98,6 @@ impl Client {
         Ok(response)
     }
 
-    /// A JSON document.
-    pub(super) async fn json<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        parse(self.get(path).await?).await
-    }
-
-    /// Has something done; a JSON document tells what came of it.
-    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let response = self.send(Method::POST, path).await?;
-        if response.status() == StatusCode::NOT_FOUND {
-            return Err(refusal(response).await);
-        }
-        parse(response).await
-    }
-
     /// A list that comes in pages: `pick` takes the entries out of each.
     async fn pages<T: DeserializeOwned>(
         &self,

@@ -4,6 +4,7 @@ mod check_config;
 mod client;
 mod gc;
 mod ls;
+mod openapi;
 mod rm;
 mod serve;
 mod stats;
@@ -54,6 +55,9 @@ enum Command {
     /// Remove a tag, a manifest or a whole repository.
     #[command(after_help = rm::EXAMPLES)]
     Rm(rm::RmArgs),
+    /// Print the document that describes the management API.
+    #[command(after_help = openapi::EXAMPLES)]
+    Openapi,
 }
 
 /// Flags of the commands that need settings. Each is over its environment variable, which is over the file.
@@ -149,6 +153,13 @@ struct ServerArgs {
     json: bool,
 }
 
+impl ServerArgs {
+    /// A client of the server's management API.
+    fn client(&self) -> anyhow::Result<dvcr_openapi::Client> {
+        Ok(dvcr_openapi::Client::new(&self.server)?)
+    }
+}
+
 /// Reads the arguments of the process and does what they say. Exit codes: 0 done, 1 failed, 2 wrong arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -170,9 +181,22 @@ pub fn main() -> ExitCode {
             });
             if !piped {
                 eprintln!("dvcr: {error:#}");
+                if let Some(hint) = hint(&error) {
+                    eprintln!("{hint}");
+                }
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What to do about an error that every command can meet.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    match error.downcast_ref::<dvcr_openapi::Error>()? {
+        dvcr_openapi::Error::Unreachable { .. } => Some(
+            "start a server with `dvcr serve`, or name another with --server URL or DVCR_SERVER",
+        ),
+        _ => None,
     }
 }
 
@@ -184,6 +208,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Gc(args) => client::block_on(gc::run(args)),
         Command::Rm(args) => client::block_on(rm::run(args)),
+        Command::Openapi => openapi::run(),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use clap::Args;
 use dvcr_core::oci::RepositoryName;
-use serde_json::{Map, Value};
+use dvcr_openapi::Stats;
 
-use super::{ServerArgs, client::Client, table};
+use super::{ServerArgs, table};
 
 pub(super) const EXAMPLES: &str = "Examples:
   dvcr stats                        everything
@@ -21,13 +21,8 @@ pub(super) struct StatsArgs {
 
 pub(super) async fn run(args: StatsArgs) -> anyhow::Result<()> {
     let StatsArgs { repository, server } = args;
-    let client = Client::new(&server)?;
-    let path = match &repository {
-        None => "/api/v1/stats".to_owned(),
-        Some(name) => format!("/api/v1/repositories/{name}/stats"),
-    };
-    // Shown as they come: a newer server may tell more.
-    let stats: Map<String, Value> = client.json(&path).await?;
+    let repository = repository.as_ref().map(RepositoryName::as_str);
+    let stats = server.client()?.stats(repository).await?;
     if server.json {
         return table::print_json(&stats);
     }
@@ -38,32 +33,33 @@ pub(super) async fn run(args: StatsArgs) -> anyhow::Result<()> {
 }
 
 /// Figures in words, then the ratio that people look for.
-fn rows(stats: &Map<String, Value>) -> Vec<[String; 2]> {
-    let mut rows: Vec<[String; 2]> = stats
-        .iter()
-        .map(|(name, value)| {
-            let shown = match (name.strip_suffix("_bytes"), value.as_u64()) {
-                (Some(what), Some(n)) => return [words(what), table::bytes(n)],
-                (None, Some(n)) => n.to_string(),
-                _ => match value {
-                    Value::Bool(yes) => (if *yes { "yes" } else { "no" }).to_owned(),
-                    Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                },
-            };
-            [words(name), shown]
-        })
-        .collect();
-    let figure = |name: &str| stats.get(name).and_then(Value::as_u64).filter(|n| *n > 0);
-    if let (Some(logical), Some(stored)) = (figure("logical_bytes"), figure("stored_bytes")) {
-        let ratio = logical as f64 / stored as f64;
+fn rows(stats: &Stats) -> Vec<[String; 2]> {
+    let Stats {
+        blobs,
+        chunks,
+        logical_bytes,
+        stored_bytes,
+        shared_bytes,
+        pack_bytes,
+        estimated,
+    } = *stats;
+    let size = |name: &str, bytes| [name.to_owned(), table::bytes(bytes)];
+    let mut rows = vec![
+        ["blobs".to_owned(), blobs.to_string()],
+        ["chunks".to_owned(), chunks.to_string()],
+        size("logical", logical_bytes),
+        size("stored", stored_bytes),
+    ];
+    rows.extend(shared_bytes.map(|bytes| size("shared", bytes)));
+    rows.extend(pack_bytes.map(|bytes| size("packs", bytes)));
+    if estimated {
+        rows.push(["estimated".to_owned(), "yes".to_owned()]);
+    }
+    if stored_bytes > 0 {
+        let ratio = logical_bytes as f64 / stored_bytes as f64;
         rows.push(["logical / stored".to_owned(), format!("{ratio:.2}")]);
     }
     rows
-}
-
-fn words(name: &str) -> String {
-    name.replace('_', " ")
 }
 
 #[cfg(test)]
@@ -72,19 +68,24 @@ mod tests {
 
     #[test]
     fn figures_are_shown_in_words() {
-        let Value::Object(stats) = serde_json::json!({
-            "blobs": 3, "estimated": true, "logical_bytes": 3 << 20, "stored_bytes": 1 << 20, "alone_bytes": 0,
-        }) else {
-            panic!("an object is an object");
+        let stats = Stats {
+            blobs: 3,
+            chunks: 40,
+            logical_bytes: 3 << 20,
+            stored_bytes: 1 << 20,
+            shared_bytes: Some(0),
+            pack_bytes: None,
+            estimated: true,
         };
         assert_eq!(
             rows(&stats),
             [
-                ["alone", "0 B"],
                 ["blobs", "3"],
-                ["estimated", "yes"],
+                ["chunks", "40"],
                 ["logical", "3.00 MiB"],
                 ["stored", "1.00 MiB"],
+                ["shared", "0 B"],
+                ["estimated", "yes"],
                 ["logical / stored", "3.00"],
             ]
         );
@@ -92,10 +93,6 @@ mod tests {
 
     #[test]
     fn an_empty_registry_has_no_ratio() {
-        let Value::Object(stats) = serde_json::json!({"logical_bytes": 0, "stored_bytes": 0})
-        else {
-            panic!("an object is an object");
-        };
-        assert_eq!(rows(&stats).len(), 2);
+        assert_eq!(rows(&Stats::default()).len(), 4);
     }
 }

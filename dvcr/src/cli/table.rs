@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// A table without lines: columns that can also be cut with `awk`.
 pub(super) fn table(header: &[&str]) -> Table {
@@ -40,6 +41,16 @@ fn write(text: &str) -> anyhow::Result<()> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .context("print answer")
+}
+
+/// A bar on standard error that shows how many of `what` are done; nothing where no terminal shows it.
+pub(super) fn progress(what: &str) -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    let template = format!("{{spinner}} {{msg}} {{wide_bar}} {{pos}} of {{len}} {what}");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style);
+    }
+    bar
 }
 
 /// A size as people read it: three digits or so.

@@ -8,18 +8,17 @@
 //! **Invariant:** a committed manifest always reads back in full.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 
 mod mark;
 pub mod plan;
 mod review;
+mod run;
 #[cfg(test)]
 mod simulation_tests;
 mod sweep;
@@ -28,6 +27,7 @@ mod tests;
 
 pub use review::Reviewed;
 pub(crate) use review::drop_repository_if_empty;
+pub use run::{Run, RunOptions, RunState, RunsNow, Trigger};
 pub use sweep::Swept;
 
 use crate::{
@@ -77,7 +77,7 @@ pub struct GcStats {
 }
 
 /// What one collection came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
     /// Blobs.
     pub reviewed: Reviewed,
@@ -91,28 +91,52 @@ pub struct GarbageCollector {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     options: GcOptions,
+    /// How long what was deleted stays: reviews are due so long after a deletion.
+    grace: Duration,
     stats: Arc<GcStats>,
     /// Held by the sweep that is going on: two would choose the same packs.
     sweeping: Mutex<()>,
+    /// Collections that wait, go on and have ended.
+    runs: run::Runs,
+    /// What makes garbage of what is to go by itself.
+    before: OnceLock<Before>,
 }
 
+/// Something done at the begin of each collection. It tells its errors itself.
+pub type Before = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 impl GarbageCollector {
-    /// A collector for this store.
+    /// A collector for this store. Reviews of what is deleted are put off for `grace`.
     #[must_use]
     pub fn new(
         meta: Arc<dyn MetaStore>,
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
         options: GcOptions,
+        grace: Duration,
     ) -> Self {
         Self {
             meta,
             store,
             clock,
             options,
+            grace,
             stats: Arc::default(),
             sweeping: Mutex::new(()),
+            runs: run::Runs::default(),
+            before: OnceLock::new(),
         }
+    }
+
+    /// Has something done at the begin of each collection from now on; the first call counts.
+    pub fn set_before(&self, before: Before) {
+        let _: Result<(), Before> = self.before.set(before);
+    }
+
+    /// What an operator has set.
+    #[must_use]
+    pub fn options(&self) -> &GcOptions {
+        &self.options
     }
 
     /// What was done since the start.
@@ -127,45 +151,16 @@ impl GarbageCollector {
         Ok(plan::plan(facts, &self.options.limits))
     }
 
-    /// Collects again and again, and does `before` each time. Never returns.
-    pub async fn run<F: Future<Output = ()> + Send>(&self, before: impl Fn() -> F + Send) {
+    /// Collects again and again. Never returns.
+    pub async fn run(&self) {
         // Not at once: a start has other things to do than to walk through all recipes.
         let first = tokio::time::Instant::now() + self.options.interval;
         let mut ticks = tokio::time::interval_at(first, self.options.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            before().await;
-            if let Err(error) = self.collect(false).await {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "collect garbage; the next collection goes on"
-                );
-            }
+            // The log and the history have the error.
+            let _ = self.collect(false).await;
         }
-    }
-
-    /// Reviews what is due; sweeps if something may be dead. With `force` also where that removes more at once than is allowed.
-    pub async fn collect(&self, force: bool) -> Result<Collected, StoreError> {
-        let reviewed = self.review().await?;
-        self.stats.reviews.fetch_add(reviewed.reviews, Relaxed);
-        self.stats
-            .removed_blobs
-            .fetch_add(reviewed.removed, Relaxed);
-        let mut swept = Swept::default();
-        if self.store.stats().maybe_dead_bytes.load(Relaxed) > 0 {
-            swept = self.sweep(force).await?;
-        }
-        if reviewed.removed > 0 || swept.packs > 0 {
-            tracing::info!(
-                reviews = reviewed.reviews,
-                blobs = reviewed.removed,
-                packs = swept.packs,
-                freed_bytes = swept.freed_bytes,
-                moved_bytes = swept.moved_bytes,
-                "collected garbage"
-            );
-        }
-        Ok(Collected { reviewed, swept })
     }
 }

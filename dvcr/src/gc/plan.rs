@@ -1,7 +1,5 @@
 //! Which packs to empty: facts in, plan out.
 
-use serde::Serialize;
-
 use crate::{backend::PackId, store::pack::PACK_BYTES_TARGET};
 
 /// Most packs emptied in one go: bounds the memory for their entry tables (about 1 MiB each) and how long a plan stays true.
@@ -14,10 +12,9 @@ const SMALL_BYTES: u64 = PACK_BYTES_TARGET / 8;
 const SMALL_PACKS: usize = 16;
 
 /// What is known about a pack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackFacts {
     /// The pack.
-    #[serde(serialize_with = "number")]
     pub pack: PackId,
     /// Length of its file.
     pub bytes: u64,
@@ -27,10 +24,6 @@ pub struct PackFacts {
     pub condemned: bool,
 }
 
-fn number<S: serde::Serializer>(pack: &PackId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(pack)
-}
-
 impl PackFacts {
     fn dead_bytes(&self) -> u64 {
         self.bytes.saturating_sub(self.live_bytes)
@@ -38,7 +31,7 @@ impl PackFacts {
 }
 
 /// What a sweep is going to do, or would do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SweepPlan {
     /// Packs to empty, those first that free most for what must be copied.
     pub victims: Vec<PackFacts>,

@@ -3,8 +3,9 @@
 //! Each step is one transaction whose checks fail if a push got there first; then the review is looked at anew. A review row is
 //! removed only together with what makes it needless, so a crash repeats a step and never forgets one.
 
+use std::time::Duration;
+
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use serde::Serialize;
 
 use super::GarbageCollector;
 use crate::{
@@ -23,7 +24,7 @@ const PAGE: usize = 1024;
 const PARALLEL: usize = 128;
 
 /// What reviews came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reviewed {
     /// Reviews that were due.
     pub reviews: u64,
@@ -50,15 +51,33 @@ impl Reviewed {
 struct Step {
     txn: Txn,
     done: Reviewed,
-    /// Whether the review is over then, or is looked at again.
-    over: bool,
+    next: Next,
+}
+
+/// What becomes of a review after a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// It is over: its row goes with the step.
+    Over,
+    /// It is looked at again.
+    Again,
+    /// It stays for when it is due.
+    Later,
 }
 
 impl GarbageCollector {
-    /// Looks at every review that is due.
-    pub async fn review(&self) -> Result<Reviewed, StoreError> {
+    /// Looks at every review that is due; with `grace`, at those that would be if that were the configured one. A review that
+    /// is looked at early ends no lease.
+    pub async fn review(&self, grace: Option<Duration>) -> Result<Reviewed, StoreError> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (usual, grace) = (millis(self.grace), millis(grace.unwrap_or(self.grace)));
+        let due_ms = self
+            .clock
+            .now_ms()
+            .saturating_add(usual)
+            .saturating_sub(grace);
         let mut total = Reviewed::default();
-        let mut range = key::reviews_due(self.clock.now_ms());
+        let mut range = key::reviews_due(due_ms);
         loop {
             let rows = self.meta.scan(&range, PAGE).await?;
             let Some((last, _)) = rows.last() else {
@@ -87,19 +106,21 @@ impl GarbageCollector {
             let Step {
                 mut txn,
                 done,
-                over,
+                next,
             } = if review.manifest {
                 self.manifest_step(&review).await?
             } else {
                 self.blob_step(&review).await?
             };
-            if over {
-                txn.deletes.push(row.clone());
+            match next {
+                Next::Over => txn.deletes.push(row.clone()),
+                Next::Again => {}
+                Next::Later => return Ok(total),
             }
             // A conflict means that somebody changed what this relied on: look again.
             if self.meta.commit(txn).await? == Commit::Done {
                 total = total.add(done);
-                if over {
+                if next == Next::Over {
                     break;
                 }
             }
@@ -108,6 +129,35 @@ impl GarbageCollector {
             drop_repository_if_empty(&*self.meta, &review.repository).await?;
         }
         Ok(total)
+    }
+
+    /// Earlier versions asked for reviews of manifests; retention knows them by another row.
+    async fn manifest_step(&self, review: &Review) -> Result<Step, StoreError> {
+        if review.due_ms > self.clock.now_ms() {
+            return Ok(Step::later());
+        }
+        let Review {
+            repository, digest, ..
+        } = review;
+        let keys = [
+            key::manifest(repository, digest),
+            key::untagged(repository, digest),
+        ];
+        let mut txn = Txn::default();
+        if let [Some(_), None] = self.meta.get(&keys).await?[..] {
+            let [manifest, untagged] = keys;
+            let row = UntaggedRecord {
+                since_ms: review.due_ms,
+                let_go: false,
+            };
+            txn.checks = vec![Check::Present(manifest), Check::Absent(untagged.clone())];
+            txn.puts = vec![(untagged, row.encode())];
+        }
+        Ok(Step {
+            txn,
+            done: Reviewed::default(),
+            next: Next::Over,
+        })
     }
 
     async fn blob_step(&self, review: &Review) -> Result<Step, StoreError> {
@@ -120,7 +170,7 @@ impl GarbageCollector {
                 ..Txn::default()
             },
             done: Reviewed::default(),
-            over: true,
+            next: Next::Over,
         };
         let keys = [key::hold(repository, digest), key::blob(digest)];
         let mut rows = self.meta.get(&keys).await?.into_iter();
@@ -138,13 +188,17 @@ impl GarbageCollector {
                 checks: vec![Check::Exact(hold_key.clone(), hold)],
                 ..Txn::default()
             };
-            if lease_ms > self.clock.now_ms() {
+            let now = self.clock.now_ms();
+            if lease_ms > now && review.due_ms > now {
+                return Ok(Step::later());
+            }
+            if lease_ms > now {
                 let later = key::review_blob(lease_ms, repository, digest);
                 txn.puts.push((later, record::mark()));
                 return Ok(Step {
                     txn,
                     done: Reviewed::default(),
-                    over: true,
+                    next: Next::Over,
                 });
             }
             txn.checks.push(Check::EmptyRange(edges));
@@ -156,7 +210,7 @@ impl GarbageCollector {
             return Ok(Step {
                 txn,
                 done,
-                over: false,
+                next: Next::Again,
             });
         }
         let Some(blob) = blob else {
@@ -183,34 +237,19 @@ impl GarbageCollector {
                 removed_bytes: record.len,
                 ..Reviewed::default()
             },
-            over: true,
+            next: Next::Over,
         })
     }
+}
 
-    /// Earlier versions asked for reviews of manifests; retention knows them by another row.
-    async fn manifest_step(&self, review: &Review) -> Result<Step, StoreError> {
-        let Review {
-            repository, digest, ..
-        } = review;
-        let keys = [
-            key::manifest(repository, digest),
-            key::untagged(repository, digest),
-        ];
-        let mut txn = Txn::default();
-        if let [Some(_), None] = self.meta.get(&keys).await?[..] {
-            let [manifest, untagged] = keys;
-            let row = UntaggedRecord {
-                since_ms: review.due_ms,
-                let_go: false,
-            };
-            txn.checks = vec![Check::Present(manifest), Check::Absent(untagged.clone())];
-            txn.puts = vec![(untagged, row.encode())];
-        }
-        Ok(Step {
-            txn,
+impl Step {
+    /// It is too early.
+    fn later() -> Self {
+        Self {
+            txn: Txn::default(),
             done: Reviewed::default(),
-            over: true,
-        })
+            next: Next::Later,
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{collections::HashSet, sync::atomic::Ordering::Relaxed};
 
 use dvcr_core::chunk::ChunkId;
-use serde::Serialize;
 
 use super::{GarbageCollector, mark, plan};
 use crate::{
@@ -16,7 +15,7 @@ use crate::{
 };
 
 /// What sweeps came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Packs emptied and removed.
     pub packs: u64,
@@ -66,6 +65,7 @@ impl GarbageCollector {
                 return Ok(total);
             }
             let victims: Vec<_> = plan.victims.iter().map(|victim| victim.pack).collect();
+            self.runs.sweeping(total, victims.len());
             let emptied = self.empty(&victims, &mut total).await?;
             stuck.extend(victims.iter().filter(|pack| !emptied.contains(pack)));
         }
@@ -122,12 +122,14 @@ impl GarbageCollector {
             if emptied.damaged > 0 {
                 total.damaged += 1;
                 self.stats.damaged_packs.fetch_add(1, Relaxed);
+                self.runs.sweeping(*total, 0);
                 continue;
             }
             total.packs += 1;
             let freed = emptied.freed_bytes.saturating_sub(emptied.moved_bytes);
             total.freed_bytes += freed;
             self.stats.freed_bytes.fetch_add(freed, Relaxed);
+            self.runs.sweeping(*total, 0);
             gone.insert(pack);
         }
         Ok(gone)

@@ -84,6 +84,21 @@ pub(crate) enum RequestError {
         /// Bytes that the body has.
         len: u64,
     },
+    /// The endpoint exists, the method on it does not; whoever answers knows which do.
+    #[error("method not allowed here; the Allow header lists those that are")]
+    Method,
+    /// A parameter of the management API is missing or makes no sense.
+    #[error("{0}")]
+    Parameter(String),
+    /// A JSON body makes no sense.
+    #[error("{0}")]
+    Document(String),
+    /// A body does not say that it is JSON.
+    #[error("the body has to be JSON and to say so: send Content-Type: application/json")]
+    ContentType,
+    /// There is no such thing.
+    #[error("no such {0}")]
+    Unknown(&'static str),
     /// As many requests as the server takes at once are running.
     #[error("too many requests at once; try again later")]
     Busy,
@@ -117,18 +132,27 @@ impl<C: Into<Cause>> From<C> for ApiError {
 }
 
 impl ApiError {
-    /// What went wrong.
-    pub(crate) fn cause(&self) -> &Cause {
-        &self.0.0
-    }
-
     /// Adds a header field to the answer.
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.1.insert(name, value);
         self
     }
 
-    /// The answer to a request with that method.
+    /// What the management API answers to a request with that method; the log gets the rest. It is not bound to the statuses of the
+    /// distribution specification.
+    pub(crate) fn describe(self, method: &Method) -> Answer {
+        let (cause, headers) = *self.0;
+        let mut answer = Answer::to(&cause, method);
+        if let Cause::Registry(RegistryError::InUse(_)) = cause {
+            answer.status = StatusCode::CONFLICT;
+            answer.headers.remove(header::ALLOW);
+        }
+        log(&cause, answer.status);
+        answer.headers.extend(headers);
+        answer
+    }
+
+    /// The answer of the distribution specification to a request with that method.
     pub(crate) fn answer(self, method: &Method) -> Response {
         let (cause, headers) = *self.0;
         let answer = Answer::to(&cause, method);
@@ -181,11 +205,14 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 /// One row of the table.
 #[derive(Debug)]
-struct Answer {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
-    headers: HeaderMap,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// Of the distribution specification, or one of ours.
+    pub(crate) code: &'static str,
+    /// What the client learns.
+    pub(crate) message: String,
+    /// Fields that the answer needs.
+    pub(crate) headers: HeaderMap,
 }
 
 /// Code of failures that are the server's; the specification registers none.
@@ -382,6 +409,12 @@ impl Answer {
             E::Tag(_) => Self::new(S::BAD_REQUEST, ErrorCode::ManifestInvalid, error),
             E::ContentRange(_) => Self::new(S::BAD_REQUEST, ErrorCode::BlobUploadInvalid, error),
             E::LengthMismatch { .. } => Self::new(S::BAD_REQUEST, ErrorCode::SizeInvalid, error),
+            E::Method => Self::new(S::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, error),
+            E::Parameter(_) | E::Document(_) => {
+                Self::new(S::BAD_REQUEST, ErrorCode::Unsupported, error)
+            }
+            E::ContentType => Self::new(S::UNSUPPORTED_MEDIA_TYPE, ErrorCode::Unsupported, error),
+            E::Unknown(_) => Self::new(S::NOT_FOUND, ErrorCode::Unsupported, error),
             E::Busy => Self::new(S::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, error)
                 .with(header::RETRY_AFTER, RETRY_BUSY_SECONDS),
             E::Internal(_) => Self::ours(

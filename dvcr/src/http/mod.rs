@@ -5,7 +5,7 @@
 //! Safe for any number of concurrent requests.
 
 pub mod activity;
-mod api;
+pub(crate) mod api;
 mod auth;
 mod body;
 mod conditional;
@@ -91,11 +91,12 @@ pub fn router(
         limits: Arc::new(limits),
         draining,
     };
-    // Names contain slashes, and axum cannot match a wildcard mid-path: everything below /v2 and /api has one fallback.
+    // Names contain slashes, and axum cannot match a wildcard mid-path: everything below /v2 has one fallback.
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .merge(api::router())
         .fallback(dispatch)
         .layer(middleware::from_fn_with_state(
             app.clone(),
@@ -109,7 +110,7 @@ async fn dispatch(State(app): State<App>, request: Request) -> Response {
     if path == "/v2" || path.starts_with("/v2/") {
         observe::boxed(v2::serve(app, request)).await
     } else if path.starts_with("/api/") {
-        observe::boxed(api::serve(app, request)).await
+        api::unknown(request.method())
     } else {
         ApiError::from(RouteError::NotFound).answer(request.method())
     }

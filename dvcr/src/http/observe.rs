@@ -25,7 +25,7 @@ use tracing::{Instrument as _, Span};
 use super::{
     App,
     activity::{Activity, Running},
-    auth,
+    api, auth,
     error::{ApiError, RequestError},
     request_id::{REQUEST_ID, RequestId},
 };
@@ -67,6 +67,7 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
         span.clone(),
     );
     let method = parts.method.clone();
+    let is_api = parts.uri.path().starts_with("/api");
 
     let answer = async {
         // Probes and scrapes are answered also when the server is busy: a restart would not make it less so.
@@ -90,6 +91,7 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
     let mut response = async {
         match answer.await {
             Ok(response) => response,
+            Err(error) if is_api => api::problem(error, &method),
             Err(error) => error.answer(&method),
         }
     }

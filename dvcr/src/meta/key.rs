@@ -31,7 +31,7 @@ const UPLOAD: u8 = 13;
 const REVIEW: u8 = 14;
 const REPOSITORY: u8 = 15;
 const COUNTER: u8 = 16;
-// 17 to 20 belong to scrub and to the management API.
+const GC_RUN: u8 = 20;
 const UNTAGGED: u8 = 21;
 
 fn key(space: u8, fields: &[&[u8]]) -> Key {
@@ -427,6 +427,24 @@ pub fn untagged_of(key: &[u8]) -> Option<(RepositoryName, Digest)> {
 #[must_use]
 pub fn counter(name: &str) -> Key {
     key(COUNTER, &[name.as_bytes()])
+}
+
+/// A collection of garbage that is over.
+#[must_use]
+pub fn gc_run(id: u64) -> Key {
+    key(GC_RUN, &[&id.to_be_bytes()])
+}
+
+/// All collections of garbage that are remembered.
+#[must_use]
+pub fn gc_runs() -> KeyRange {
+    prefix(vec![GC_RUN])
+}
+
+/// The number of a row among [`gc_runs`].
+#[must_use]
+pub fn gc_run_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
 }
 
 /// The bytes of `key` after the fixed part `range.from`: the last field of a listing's rows.

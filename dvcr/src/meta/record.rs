@@ -359,6 +359,102 @@ impl Record for UploadRecord {
     }
 }
 
+/// A collection of garbage that is over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GcRunRecord {
+    /// Whether somebody asked for it.
+    pub requested: bool,
+    /// Whether it might remove more at once than is allowed.
+    pub force: bool,
+    /// Whether packs were not emptied because that would have removed more at once than is allowed.
+    pub refused: bool,
+    /// The grace that was asked for, milliseconds.
+    pub grace_ms: Option<u64>,
+    /// When it began, milliseconds since 1970.
+    pub started_ms: u64,
+    /// When it ended, milliseconds since 1970.
+    pub finished_ms: u64,
+    /// Reviews that were due.
+    pub reviews: u64,
+    /// Blobs that a repository lost.
+    pub unlinked: u64,
+    /// Blobs that are gone.
+    pub removed: u64,
+    /// Length of those, bytes.
+    pub removed_bytes: u64,
+    /// Packs chosen to be emptied.
+    pub chosen_packs: u64,
+    /// Packs emptied and removed.
+    pub packs: u64,
+    /// Bytes given back, less what was copied.
+    pub freed_bytes: u64,
+    /// Bytes copied.
+    pub moved_bytes: u64,
+    /// Packs that stay because of damage.
+    pub damaged: u64,
+    /// Why it failed; empty if it did not.
+    pub error: String,
+}
+
+/// Flags of a collection.
+const GC_REQUESTED: u8 = 1;
+const GC_FORCE: u8 = 2;
+const GC_REFUSED: u8 = 4;
+const GC_GRACE: u8 = 8;
+
+impl Record for GcRunRecord {
+    fn encode(&self) -> Value {
+        let flags = [
+            (GC_REQUESTED, self.requested),
+            (GC_FORCE, self.force),
+            (GC_REFUSED, self.refused),
+            (GC_GRACE, self.grace_ms.is_some()),
+        ];
+        let set = flags.iter().filter(|(_, set)| *set).map(|(bit, _)| bit);
+        Writer::new(VERSION)
+            .u8(set.sum())
+            .u64(self.grace_ms.unwrap_or(0))
+            .u64(self.started_ms)
+            .u64(self.finished_ms)
+            .u64(self.reviews)
+            .u64(self.unlinked)
+            .u64(self.removed)
+            .u64(self.removed_bytes)
+            .u64(self.chosen_packs)
+            .u64(self.packs)
+            .u64(self.freed_bytes)
+            .u64(self.moved_bytes)
+            .u64(self.damaged)
+            .tail(self.error.as_bytes())
+            .finish()
+    }
+
+    fn parse(bytes: &Bytes) -> Decoded<Self> {
+        let mut r = Reader::new(bytes, VERSION)?;
+        let flags = r.u8()?;
+        let has = |bit| flags & bit != 0;
+        let grace_ms = r.u64()?;
+        Ok(Self {
+            requested: has(GC_REQUESTED),
+            force: has(GC_FORCE),
+            refused: has(GC_REFUSED),
+            grace_ms: has(GC_GRACE).then_some(grace_ms),
+            started_ms: r.u64()?,
+            finished_ms: r.u64()?,
+            reviews: r.u64()?,
+            unlinked: r.u64()?,
+            removed: r.u64()?,
+            removed_bytes: r.u64()?,
+            chosen_packs: r.u64()?,
+            packs: r.u64()?,
+            freed_bytes: r.u64()?,
+            moved_bytes: r.u64()?,
+            damaged: r.u64()?,
+            error: String::from_utf8_lossy(r.tail()).into_owned(),
+        })
+    }
+}
+
 /// A number: of a counter, or of the first byte of each part of a recipe.
 pub fn encode_numbers(numbers: &[u64]) -> Value {
     let mut w = Writer::new(VERSION);
@@ -468,6 +564,26 @@ mod tests {
             expires_ms: 3,
             ingest: Bytes::from_static(b"i"),
         });
+        for (requested, grace_ms) in [(true, None), (false, Some(0)), (false, Some(7))] {
+            check(GcRunRecord {
+                requested,
+                force: !requested,
+                refused: requested,
+                grace_ms,
+                started_ms: 1,
+                finished_ms: 2,
+                reviews: 3,
+                unlinked: 4,
+                removed: 5,
+                removed_bytes: 6,
+                chosen_packs: 7,
+                packs: 8,
+                freed_bytes: 9,
+                moved_bytes: 10,
+                damaged: 11,
+                error: "full".to_owned(),
+            });
+        }
         let numbers = vec![1, u64::MAX];
         assert_eq!(
             decode_numbers(b"", &encode_numbers(&numbers)).unwrap(),

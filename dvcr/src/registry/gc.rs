@@ -1,28 +1,44 @@
 //! Garbage collection as operators see it: what would it do, do it now, why is this still here?
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use dvcr_core::oci::{Digest, RepositoryName};
-use serde::Serialize;
 
 use super::{
-    Inner, Principal, Registry, RegistryError,
+    Inner, Page, Principal, Registry, RegistryError,
     policy::{self, Action},
-    upload::in_background,
 };
 use crate::{
-    gc::{Collected, GarbageCollector, plan::SweepPlan},
+    gc::{GarbageCollector, Run, RunOptions, RunsNow, plan::SweepPlan},
     meta::{
         key,
-        record::{BlobRecord, HoldRecord},
+        record::{BlobRecord, HoldRecord, PackRecord, PackState, Record as _},
     },
 };
 
 /// Most repositories, manifests of each, and tags of those that an explanation names.
 const NAMED_MAX: usize = 20;
 
+/// Seconds after which to ask again when too many collections wait: one with nothing to do takes about as long.
+const RETRY_COLLECTION_SECONDS: u32 = 10;
+
+/// What garbage collection is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GcStatus {
+    /// Collections that go on, wait, and ended last.
+    pub runs: RunsNow,
+    /// Time between two collections.
+    pub interval: Duration,
+    /// How long what was deleted stays.
+    pub grace: Duration,
+    /// When the first of all reviews is or was due, milliseconds since 1970.
+    pub next_review_ms: Option<u64>,
+    /// Packs that are being emptied.
+    pub condemned_packs: u64,
+}
+
 /// Why something is still stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// What was asked about.
     pub digest: Digest,
@@ -33,7 +49,7 @@ pub struct Explanation {
 }
 
 /// A repository that keeps a blob or manifest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keeper {
     /// The repository.
     pub repository: RepositoryName,
@@ -44,7 +60,7 @@ pub struct Keeper {
 }
 
 /// A manifest that keeps something, and its tags.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The manifest.
     pub digest: Digest,
@@ -65,15 +81,61 @@ impl Registry {
         Ok(self.0.gc.plan().await?)
     }
 
-    /// Applies the retention rules and collects garbage, now. With `force` also where that removes more at once than is allowed.
-    pub async fn gc_run(&self, who: &Principal, force: bool) -> Result<Collected, RegistryError> {
+    /// Begins a collection, which goes on by itself.
+    pub async fn gc_start(
+        &self,
+        who: &Principal,
+        options: RunOptions,
+    ) -> Result<Run, RegistryError> {
         policy::authorize(who, None, Action::Admin)?;
-        let registry = self.clone();
-        in_background(async move {
-            registry.retain().await?;
-            Ok(registry.gc().collect(force).await?)
+        self.0.gc.start(options).ok_or(RegistryError::TooMany {
+            what: "collections that wait for another",
+            retry_after_seconds: RETRY_COLLECTION_SECONDS,
         })
-        .await
+    }
+
+    /// A collection: one that waits, goes on, or is remembered.
+    pub async fn gc_find(&self, who: &Principal, id: u64) -> Result<Option<Run>, RegistryError> {
+        policy::authorize(who, None, Action::Admin)?;
+        Ok(self.0.gc.find_run(id).await?)
+    }
+
+    /// Up to `n` collections before the one with this id, the last first: those that did something, failed, or were asked for.
+    pub async fn gc_history(
+        &self,
+        who: &Principal,
+        before: Option<u64>,
+        n: usize,
+    ) -> Result<Page<Run>, RegistryError> {
+        policy::authorize(who, None, Action::Admin)?;
+        let (items, more) = self.0.gc.history(before, n).await?;
+        Ok(Page { items, more })
+    }
+
+    /// What garbage collection is doing. Reads one row a pack.
+    pub async fn gc_status(&self, who: &Principal) -> Result<GcStatus, RegistryError> {
+        policy::authorize(who, None, Action::Admin)?;
+        let inner = &self.0;
+        let (mut range, mut condemned_packs) = (key::packs(), 0);
+        loop {
+            let rows = inner.meta.scan(&range, 1000).await?;
+            let Some((last, _)) = rows.last() else { break };
+            range = key::after(range, last);
+            for (key, value) in &rows {
+                let state = PackRecord::decode(key, value)?.state;
+                condemned_packs += u64::from(state == PackState::Condemned);
+            }
+        }
+        let next = inner.meta.scan(&key::reviews_due(u64::MAX), 1).await?;
+        Ok(GcStatus {
+            runs: inner.gc.runs_now(),
+            interval: inner.gc.options().interval,
+            grace: inner.options.grace,
+            next_review_ms: next
+                .first()
+                .and_then(|(row, _)| Some(key::review_of(row)?.due_ms)),
+            condemned_packs,
+        })
     }
 
     /// Why a blob or manifest is still here.

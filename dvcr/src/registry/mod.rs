@@ -20,6 +20,7 @@ pub mod policy;
 mod principal;
 mod referrer;
 mod removal;
+mod repository;
 pub mod retention;
 mod session;
 mod stats;
@@ -33,6 +34,7 @@ pub use body::{Body, BodyError};
 pub use error::RegistryError;
 pub use manifest::{ManifestPut, StoredManifest};
 pub use principal::Principal;
+pub use repository::{RepositoryDetail, RepositoryEntry};
 pub use session::{SessionId, SessionIdError, UploadStatus};
 pub use stats::Stats;
 
@@ -129,8 +131,9 @@ impl Registry {
             Arc::clone(&store),
             Arc::clone(&clock),
             options.gc,
+            options.grace,
         );
-        Self(Arc::new(Inner {
+        let registry = Self(Arc::new(Inner {
             meta,
             store,
             clock,
@@ -138,7 +141,18 @@ impl Registry {
             sessions,
             gc: Arc::new(gc),
             retained: RetentionStats::default(),
-        }))
+        }));
+        // Weak: the collector is a part of the registry.
+        let inner = Arc::downgrade(&registry.0);
+        registry.0.gc.set_before(Box::new(move || {
+            let registry = inner.upgrade().map(Registry);
+            Box::pin(async move {
+                if let Some(registry) = registry {
+                    registry.retain_or_log().await;
+                }
+            })
+        }));
+        registry
     }
 
     /// The store beneath.

@@ -30,7 +30,7 @@ const SAMPLE_CHUNKS: usize = 1 << 20;
 const PAGE: usize = 1000;
 
 /// Sizes of a repository or of the whole registry.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Number of blobs.
     pub blobs: u64,
@@ -41,10 +41,8 @@ pub struct Stats {
     /// Bytes that its chunks take: what it would cost if nothing else were stored.
     pub stored_bytes: u64,
     /// Of those, bytes of chunks that other repositories use as well. Only for a repository.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub shared_bytes: Option<u64>,
     /// Bytes of all packs, what is not referred to any more included. Only for the whole registry.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub pack_bytes: Option<u64>,
     /// Whether chunks were sampled, so that their number and bytes are estimates.
     pub estimated: bool,

@@ -103,8 +103,9 @@ impl Storage {
 
     /// Does what must be done now and then, until the handles are dropped.
     pub(super) fn keep_up(&self) -> [AbortOnDropHandle<()>; 3] {
+        let gc = Arc::clone(self.registry.gc());
         [
-            AbortOnDropHandle::new(tokio::spawn(collect(self.registry.clone()))),
+            AbortOnDropHandle::new(tokio::spawn(async move { gc.run().await })),
             AbortOnDropHandle::new(tokio::spawn(expire_uploads(self.registry.clone()))),
             AbortOnDropHandle::new(tokio::spawn(count_sizes(
                 self.registry.clone(),
@@ -118,19 +119,6 @@ impl Storage {
         let closed = self.store.close().await.context("close the store");
         self.meta.close().await;
         closed
-    }
-}
-
-async fn collect(registry: Registry) {
-    registry.gc().run(|| retain(registry.clone())).await;
-}
-
-async fn retain(registry: Registry) {
-    if let Err(error) = registry.retain().await {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "apply the retention rules; the next round goes on"
-        );
     }
 }
 

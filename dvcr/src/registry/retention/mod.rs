@@ -61,6 +61,16 @@ impl Registry {
         &self.0.retained
     }
 
+    /// One round, at the begin of a collection.
+    pub(super) async fn retain_or_log(&self) {
+        if let Err(error) = self.retain().await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "apply the retention rules; the next collection goes on"
+            );
+        }
+    }
+
     /// One round: tags that the rules do not keep, then manifests that nothing needs.
     pub async fn retain(&self) -> Result<Retained, RegistryError> {
         let inner = &self.0;

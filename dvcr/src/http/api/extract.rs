@@ -1,0 +1,108 @@
+//! What handlers take from a request, with problem documents for what makes no sense.
+
+use axum::{
+    Json,
+    extract::{
+        FromRequest, FromRequestParts, Path, Query, Request,
+        rejection::{JsonRejection, PathRejection},
+    },
+    http::request::Parts,
+};
+use dvcr_core::oci::{Digest, RepositoryName, RouteError};
+use serde::de::DeserializeOwned;
+
+use super::problem::Failure;
+use crate::{
+    http::{App, error::RequestError, observe::RequestInfo},
+    registry::{Principal, Registry},
+};
+
+/// Longest body of a request: settings of thousands of rules fit.
+pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Longest text of a client's that an error repeats.
+const REPEATED_CHARS_MAX: usize = 255;
+
+/// Who asks whom. Every handler takes it, because every use case asks for the principal.
+pub(super) struct Call {
+    pub(super) registry: Registry,
+    pub(super) who: Principal,
+}
+
+impl FromRequestParts<App> for Call {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        let info = parts
+            .extensions
+            .get::<RequestInfo>()
+            .ok_or_else(|| RequestError::Internal("no request info".to_owned()))?;
+        Ok(Self {
+            registry: app.registry.clone(),
+            who: info.principal.clone(),
+        })
+    }
+}
+
+/// Parameters of the query.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Failure> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(parameters)) => Ok(Self(parameters)),
+            Err(rejection) => Err(RequestError::Parameter(rejection.body_text()).into()),
+        }
+    }
+}
+
+/// A segment of the path, as a text or number.
+pub(super) struct Segment<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for Segment<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        match Path::from_request_parts(parts, app).await {
+            Ok(Path(segment)) => Ok(Self(segment)),
+            Err(PathRejection::FailedToDeserializePathParams(rejection)) => {
+                Err(RequestError::Parameter(rejection.body_text()).into())
+            }
+            Err(rejection) => Err(RequestError::Internal(rejection.body_text()).into()),
+        }
+    }
+}
+
+/// A JSON body. It has to say that it is JSON: a form of another web page cannot, so it cannot send what a person who is logged in
+/// here, or the machine that this listens on, did not mean.
+pub(super) struct Document<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Document<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
+        let read = Json::from_request(request, app);
+        match tokio::time::timeout(app.limits.body_stall, read).await {
+            Ok(Ok(Json(document))) => Ok(Self(document)),
+            Ok(Err(JsonRejection::MissingJsonContentType(_))) => {
+                Err(RequestError::ContentType.into())
+            }
+            Ok(Err(rejection)) => Err(RequestError::Document(rejection.body_text()).into()),
+            Err(_) => Err(RequestError::BodyTimeout.into()),
+        }
+    }
+}
+
+/// Reads a repository's name.
+pub(super) fn repository(text: &str) -> Result<RepositoryName, Failure> {
+    text.parse()
+        .map_err(|_| RouteError::Name(text.chars().take(REPEATED_CHARS_MAX).collect()).into())
+}
+
+/// Reads a digest.
+pub(super) fn digest(text: &str) -> Result<Digest, Failure> {
+    text.parse()
+        .map_err(|_| RouteError::Digest(text.chars().take(REPEATED_CHARS_MAX).collect()).into())
+}
