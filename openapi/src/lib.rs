@@ -13,17 +13,21 @@
 //! - times are RFC 3339 in UTC ([`Timestamp`]), durations whole seconds (`*_seconds`), sizes bytes (`*_bytes`).
 
 mod client;
+mod deletion;
 mod gc;
 mod page;
 mod problem;
 mod repository;
+mod retention;
 mod stats;
 mod timestamp;
 
-pub use client::{Client, Error};
+pub use client::{Client, Error, is_tls};
+pub use deletion::*;
 pub use gc::*;
 pub use page::{Page, PageQuery, all};
 pub use problem::Problem;
 pub use repository::*;
+pub use retention::*;
 pub use stats::*;
 pub use timestamp::Timestamp;

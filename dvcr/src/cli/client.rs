@@ -73,6 +73,14 @@ impl Client {
                     )
                 });
             }
+            Err(error) if dvcr_openapi::is_tls(&error) => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "no trusted connection to {}: let this machine trust the certificate's issuer, for example with SSL_CERT_FILE=ISSUERS.pem",
+                        self.server
+                    )
+                });
+            }
             Err(error) if error.is_connect() => {
                 return Err(error).with_context(|| {
                     format!(
@@ -139,35 +147,6 @@ impl Client {
         self.pages(first, |page: Tags| page.tags).await
     }
 
-    /// Digests of all manifests that refer to one.
-    pub(super) async fn referrers(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> anyhow::Result<Vec<Digest>> {
-        #[derive(serde::Deserialize)]
-        struct Index {
-            manifests: Vec<Entry>,
-        }
-        #[derive(serde::Deserialize)]
-        struct Entry {
-            digest: String,
-        }
-        let first = format!("/v2/{repository}/referrers/{digest}");
-        let texts = self
-            .pages(first, |page: Index| {
-                page.manifests
-                    .into_iter()
-                    .map(|entry| entry.digest)
-                    .collect()
-            })
-            .await?;
-        texts
-            .iter()
-            .map(|text| text.parse().context("read referrer"))
-            .collect()
-    }
-
     /// A manifest, if it is there.
     pub(super) async fn manifest(
         &self,
@@ -195,17 +174,6 @@ impl Client {
             media_type,
             bytes: read(response).await?,
         }))
-    }
-
-    /// Removes a tag or manifest. False if it was not there.
-    pub(super) async fn delete_manifest(
-        &self,
-        repository: &RepositoryName,
-        reference: &Reference,
-    ) -> anyhow::Result<bool> {
-        let path = format!("/v2/{repository}/manifests/{reference}");
-        let response = self.send(Method::DELETE, &path).await?;
-        Ok(response.status().is_success())
     }
 }
 

@@ -5,6 +5,7 @@ mod client;
 mod gc;
 mod ls;
 mod openapi;
+mod retention;
 mod rm;
 mod serve;
 mod stats;
@@ -52,7 +53,10 @@ enum Command {
     /// Collect garbage, or see what that would do.
     #[command(after_help = gc::EXAMPLES)]
     Gc(gc::GcArgs),
-    /// Remove a tag, a manifest or a whole repository.
+    /// Show retention rules, and what they would remove.
+    #[command(after_help = retention::EXAMPLES)]
+    Retention(retention::RetentionArgs),
+    /// Remove tags, images or whole repositories, and say what becomes free.
     #[command(after_help = rm::EXAMPLES)]
     Rm(rm::RmArgs),
     /// Print the document that describes the management API.
@@ -193,6 +197,9 @@ pub fn main() -> ExitCode {
 /// What to do about an error that every command can meet.
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref::<dvcr_openapi::Error>()? {
+        dvcr_openapi::Error::Untrusted { .. } => Some(
+            "let this machine trust the certificate's issuer, for example with SSL_CERT_FILE=ISSUERS.pem",
+        ),
         dvcr_openapi::Error::Unreachable { .. } => Some(
             "start a server with `dvcr serve`, or name another with --server URL or DVCR_SERVER",
         ),
@@ -207,6 +214,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ls(args) => client::block_on(ls::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Gc(args) => client::block_on(gc::run(args)),
+        Command::Retention(args) => client::block_on(retention::run(args)),
         Command::Rm(args) => client::block_on(rm::run(args)),
         Command::Openapi => openapi::run(),
     }

@@ -25,6 +25,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use mark::exclusive_bytes;
 pub use review::Reviewed;
 pub(crate) use review::drop_repository_if_empty;
 pub use run::{Run, RunOptions, RunState, RunsNow, Trigger};

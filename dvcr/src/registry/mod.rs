@@ -9,6 +9,7 @@ mod blob;
 mod body;
 #[cfg(test)]
 mod crash_tests;
+pub mod deletion;
 mod error;
 #[cfg(test)]
 mod fault_tests;

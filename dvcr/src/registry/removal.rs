@@ -23,7 +23,7 @@ const TAGS_PAGE: usize = 1000;
 
 /// Referrers of one manifest that are marked when it goes. Where there are more, which is no use of referrers that we know of, the
 /// others stay until they are pushed again.
-const REFERRERS_MAX: usize = 10_000;
+pub(super) const REFERRERS_MAX: usize = 10_000;
 
 impl Inner {
     /// What becomes of what a client of the distribution API leaves behind: it stays until a retention rule takes it.
@@ -38,6 +38,14 @@ impl Inner {
     pub(super) fn goes(&self) -> UntaggedRecord {
         UntaggedRecord {
             since_ms: self.now_ms(),
+            let_go: true,
+        }
+    }
+
+    /// What becomes of what somebody deletes with everything that hangs on it: it goes at once.
+    pub(super) fn goes_at_once(&self) -> UntaggedRecord {
+        UntaggedRecord {
+            since_ms: self.now_ms().saturating_sub(millis(self.options.lease)),
             let_go: true,
         }
     }
@@ -63,7 +71,7 @@ impl Inner {
     }
 
     /// Refuses for a tag that is immutable and may not be deleted.
-    fn check_deletable(
+    pub(super) fn check_deletable(
         &self,
         repository: &RepositoryName,
         tag: &str,

@@ -10,12 +10,14 @@
 //!
 //! Errors are problem documents (RFC 9457), unlike those below `/v2`; the document says so for every operation by itself.
 
+mod deletion;
 mod docs;
 mod extract;
 mod gc;
 mod page;
 mod problem;
 mod repository;
+mod retention;
 mod stats;
 
 use axum::{
@@ -48,6 +50,7 @@ use super::{
     components(schemas(dvcr_openapi::Problem)),
     tags(
         (name = "gc", description = "Garbage collection"),
+        (name = "retention", description = "What goes by itself, and what never does"),
         (name = "repositories", description = "What is stored, by name"),
         (name = "usage", description = "What is stored, by size"),
     )
@@ -57,8 +60,10 @@ struct Described;
 /// Every endpoint, with its description.
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .merge(deletion::routes())
         .merge(gc::routes())
         .merge(repository::routes())
+        .merge(retention::routes())
         .merge(stats::routes())
 }
 
