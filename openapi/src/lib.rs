@@ -12,22 +12,34 @@
 //! - failures are problem documents: [`Problem`];
 //! - times are RFC 3339 in UTC ([`Timestamp`]), durations whole seconds (`*_seconds`), sizes bytes (`*_bytes`).
 
+mod blob;
 mod client;
 mod deletion;
 mod gc;
+mod manifest;
 mod page;
 mod problem;
 mod repository;
 mod retention;
+mod server;
 mod stats;
+mod tag;
 mod timestamp;
+mod upload;
+mod usage;
 
+pub use blob::*;
 pub use client::{Client, Error, is_tls};
 pub use deletion::*;
 pub use gc::*;
+pub use manifest::*;
 pub use page::{Page, PageQuery, all};
 pub use problem::Problem;
 pub use repository::*;
 pub use retention::*;
+pub use server::*;
 pub use stats::*;
+pub use tag::*;
 pub use timestamp::Timestamp;
+pub use upload::*;
+pub use usage::*;

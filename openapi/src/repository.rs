@@ -15,6 +15,14 @@ pub struct RepositoryQuery {
     pub repository: String,
 }
 
+impl RepositoryQuery {
+    pub(crate) fn of(repository: &str) -> Self {
+        Self {
+            repository: repository.to_owned(),
+        }
+    }
+}
+
 /// Which repositories.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -73,11 +81,8 @@ impl Client {
 
     /// One repository.
     pub async fn repository(&self, repository: &str) -> Result<RepositoryDetail, Error> {
-        let query = RepositoryQuery {
-            repository: repository.to_owned(),
-        };
         self.call(Method::GET, "/api/v1/repository")
-            .query(&query)
+            .query(&RepositoryQuery::of(repository))
             .answer()
             .await
     }

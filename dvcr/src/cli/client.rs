@@ -127,16 +127,6 @@ impl Client {
         Ok(entries)
     }
 
-    /// All repositories.
-    pub(super) async fn repositories(&self) -> anyhow::Result<Vec<String>> {
-        #[derive(serde::Deserialize)]
-        struct Catalog {
-            repositories: Vec<String>,
-        }
-        let first = format!("/v2/_catalog?n={PAGE_ENTRIES}");
-        self.pages(first, |page: Catalog| page.repositories).await
-    }
-
     /// All tags of a repository.
     pub(super) async fn tags(&self, repository: &RepositoryName) -> anyhow::Result<Vec<String>> {
         #[derive(serde::Deserialize)]

@@ -93,6 +93,9 @@ pub(crate) enum RequestError {
     /// A JSON body makes no sense.
     #[error("{0}")]
     Document(String),
+    /// A JSON body is too long.
+    #[error("the body is longer than {0} bytes")]
+    DocumentTooLarge(usize),
     /// A body does not say that it is JSON.
     #[error("the body has to be JSON and to say so: send Content-Type: application/json")]
     ContentType,
@@ -387,7 +390,7 @@ impl Answer {
                 ErrorCode::Unsupported,
                 error,
             ),
-            E::ManifestTooLarge(_) => {
+            E::ManifestTooLarge(_) | E::DocumentTooLarge(_) => {
                 Self::new(S::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, error)
             }
             E::BodyBroken(_) => Self::new(S::BAD_REQUEST, ErrorCode::ManifestInvalid, error),

@@ -17,7 +17,7 @@ mod query;
 mod request_id;
 mod v2;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -65,12 +65,26 @@ impl Default for HttpLimits {
     }
 }
 
+/// What the server tells about itself.
+#[derive(Clone, Debug, Default)]
+pub struct ServerFacts {
+    /// When it started, milliseconds since 1970.
+    pub started_ms: u64,
+    /// Its data directory; none where nothing is on a device.
+    pub data: Option<PathBuf>,
+    /// Bytes there that uploads never take.
+    pub reserve_bytes: u64,
+    /// The settings in force, as a document. What is secret in it is redacted when it is told.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
 /// What every handler can reach. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) registry: Registry,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Arc<HttpLimits>,
+    pub(crate) facts: Arc<ServerFacts>,
     /// One permit for each request that runs.
     requests: Arc<Semaphore>,
     /// Cancelled when the server begins to drain.
@@ -82,6 +96,7 @@ pub fn router(
     registry: Registry,
     metrics: Arc<Metrics>,
     limits: HttpLimits,
+    facts: ServerFacts,
     draining: CancellationToken,
 ) -> Router {
     let app = App {
@@ -89,6 +104,7 @@ pub fn router(
         metrics,
         requests: Arc::new(Semaphore::new(limits.requests_max)),
         limits: Arc::new(limits),
+        facts: Arc::new(facts),
         draining,
     };
     // Names contain slashes, and axum cannot match a wildcard mid-path: everything below /v2 has one fallback.

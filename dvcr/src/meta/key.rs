@@ -31,6 +31,7 @@ const UPLOAD: u8 = 13;
 const REVIEW: u8 = 14;
 const REPOSITORY: u8 = 15;
 const COUNTER: u8 = 16;
+const USAGE: u8 = 19;
 const GC_RUN: u8 = 20;
 const UNTAGGED: u8 = 21;
 
@@ -427,6 +428,24 @@ pub fn untagged_of(key: &[u8]) -> Option<(RepositoryName, Digest)> {
 #[must_use]
 pub fn counter(name: &str) -> Key {
     key(COUNTER, &[name.as_bytes()])
+}
+
+/// What was stored at a time, milliseconds since 1970.
+#[must_use]
+pub fn usage(at_ms: u64) -> Key {
+    key(USAGE, &[&at_ms.to_be_bytes()])
+}
+
+/// What was stored, at all times.
+#[must_use]
+pub fn usages() -> KeyRange {
+    prefix(vec![USAGE])
+}
+
+/// The time of a row among [`usages`].
+#[must_use]
+pub fn usage_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
 }
 
 /// A collection of garbage that is over.

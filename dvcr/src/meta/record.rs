@@ -359,6 +359,42 @@ impl Record for UploadRecord {
     }
 }
 
+/// What was stored at some time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsageRecord {
+    /// Number of blobs.
+    pub blobs: u64,
+    /// Bytes of all blobs, as clients see them.
+    pub logical_bytes: u64,
+    /// Bytes of all packs.
+    pub stored_bytes: u64,
+    /// Number of chunk rows, estimated where there are many.
+    pub chunks: u64,
+}
+
+impl Record for UsageRecord {
+    fn encode(&self) -> Value {
+        Writer::new(VERSION)
+            .u64(self.blobs)
+            .u64(self.logical_bytes)
+            .u64(self.stored_bytes)
+            .u64(self.chunks)
+            .finish()
+    }
+
+    fn parse(bytes: &Bytes) -> Decoded<Self> {
+        let mut r = Reader::new(bytes, VERSION)?;
+        let record = Self {
+            blobs: r.u64()?,
+            logical_bytes: r.u64()?,
+            stored_bytes: r.u64()?,
+            chunks: r.u64()?,
+        };
+        r.end()?;
+        Ok(record)
+    }
+}
+
 /// A collection of garbage that is over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GcRunRecord {
@@ -563,6 +599,12 @@ mod tests {
             principal: "p".into(),
             expires_ms: 3,
             ingest: Bytes::from_static(b"i"),
+        });
+        check(UsageRecord {
+            blobs: 1,
+            logical_bytes: 2,
+            stored_bytes: 3,
+            chunks: 4,
         });
         for (requested, grace_ms) in [(true, None), (false, Some(0)), (false, Some(7))] {
             check(GcRunRecord {

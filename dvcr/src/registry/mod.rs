@@ -3,9 +3,13 @@
 //! Every use case takes the [`Principal`] that asks and calls [`policy`] first. What it changes, it changes in one
 //! conditional transaction whose checks say what it relied on; where another request got there first it starts over.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 mod blob;
+mod blob_list;
 mod body;
 #[cfg(test)]
 mod crash_tests;
@@ -16,6 +20,7 @@ mod fault_tests;
 pub mod gc;
 mod glob;
 pub mod immutable;
+mod inspect;
 mod manifest;
 pub mod policy;
 mod principal;
@@ -29,15 +34,21 @@ mod tag;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upload;
+mod upload_list;
+mod usage;
 
 pub use blob::{BlobInfo, BlobReader};
+pub use blob_list::{BlobDetail, BlobEntry};
 pub use body::{Body, BodyError};
 pub use error::RegistryError;
+pub use inspect::{Child, ManifestDetail, ManifestEntry, Role, TagEntry};
 pub use manifest::{ManifestPut, StoredManifest};
 pub use principal::Principal;
 pub use repository::{RepositoryDetail, RepositoryEntry};
 pub use session::{SessionId, SessionIdError, UploadStatus};
 pub use stats::Stats;
+pub use upload_list::UploadEntry;
+pub use usage::UsageSample;
 
 use dvcr_core::oci::RepositoryName;
 
@@ -106,6 +117,8 @@ struct Inner {
     sessions: Sessions,
     gc: Arc<GarbageCollector>,
     retained: RetentionStats,
+    /// When usage was noted last, milliseconds since 1970.
+    last_sample_ms: AtomicU64,
 }
 
 /// Some of a list, and whether there is more.
@@ -142,6 +155,7 @@ impl Registry {
             sessions,
             gc: Arc::new(gc),
             retained: RetentionStats::default(),
+            last_sample_ms: AtomicU64::new(0),
         }));
         // Weak: the collector is a part of the registry.
         let inner = Arc::downgrade(&registry.0);
@@ -154,6 +168,17 @@ impl Registry {
             })
         }));
         registry
+    }
+
+    /// Whether the principal may look after the server itself, rather than what is in it.
+    pub fn may_administer(&self, who: &Principal) -> Result<(), RegistryError> {
+        policy::authorize(who, None, policy::Action::Admin)
+    }
+
+    /// The server's time, milliseconds since 1970.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.0.now_ms()
     }
 
     /// The store beneath.

@@ -8,6 +8,7 @@ use std::{
 
 use dvcr_core::oci::RepositoryName;
 use tokio::sync::Mutex as AsyncMutex;
+use tokio_util::sync::CancellationToken;
 
 use super::{Principal, RegistryError};
 use crate::store::IngestState;
@@ -61,6 +62,8 @@ pub(super) struct Session {
     pub(super) repository: RepositoryName,
     pub(super) principal: Principal,
     pub(super) expires_ms: u64,
+    /// Cancelled when somebody ends the upload while a request works on it.
+    pub(super) cancelled: CancellationToken,
     /// Where it stands. Held while a request works on it; `None` once it has ended.
     pub(super) state: AsyncMutex<Option<SessionState>>,
 }
@@ -93,6 +96,14 @@ impl Sessions {
 
     pub(super) fn get(&self, id: &SessionId) -> Option<Arc<Session>> {
         self.lock().get(id).cloned()
+    }
+
+    /// All of them, in no order.
+    pub(super) fn all(&self) -> Vec<(SessionId, Arc<Session>)> {
+        let map = self.lock();
+        map.iter()
+            .map(|(id, session)| (*id, Arc::clone(session)))
+            .collect()
     }
 
     /// Adds a session, or returns the one that another request has added meanwhile.

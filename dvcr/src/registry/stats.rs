@@ -94,57 +94,36 @@ impl Registry {
         };
         policy::authorize(who, repository, action)?;
         let inner = &self.0;
-        if let Some(name) = repository
-            && !inner.repository_exists(name).await?
-        {
+        let Some(name) = repository else {
+            let mut stats = inner.measure(Scope::All).await?.stats;
+            stats.pack_bytes = Some(inner.pack_bytes().await?);
+            return Ok(stats);
+        };
+        if !inner.repository_exists(name).await? {
             return Err(RegistryError::NameUnknown(name.clone()));
         }
-        let mut stats = Stats::default();
-        let mut shared = 0;
-        let mut sample = Sample {
-            seen: HashMap::new(),
-            bits: 0,
-        };
-        let all = key::blobs();
-        let mut range = all.clone();
-        loop {
-            let rows = inner.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else { break };
-            range = key::after(range, last);
-            for (key, value) in &rows {
-                let blob = BlobRecord::decode(key, value)?;
-                let Ok(digest) = Digest::from_key(key::last_field(&all, key)) else {
-                    continue;
-                };
-                let (ours, others) = inner.users(&digest, repository).await?;
-                if ours {
-                    stats.blobs += 1;
-                    stats.logical_bytes += blob.len;
-                }
-                match blob.body {
-                    BlobBody::Inline if ours => {
-                        stats.stored_bytes += blob.len;
-                        shared += if others { blob.len } else { 0 };
-                    }
-                    BlobBody::Inline => {}
-                    BlobBody::Recipe { id, parts } => {
-                        for part in 0..parts {
-                            inner
-                                .sample_part(id, part, ours, others, &mut sample)
-                                .await?;
-                        }
-                    }
-                }
-            }
-        }
-        shared += inner.sum(&sample, &mut stats).await?;
-        if repository.is_some() {
-            stats.shared_bytes = Some(shared);
-        } else {
-            stats.pack_bytes = Some(inner.pack_bytes().await?);
-        }
+        let Measured {
+            mut stats,
+            shared_bytes,
+        } = inner.measure(Scope::Repository(name)).await?;
+        stats.shared_bytes = Some(shared_bytes);
         Ok(stats)
     }
+}
+
+/// Which blobs are measured; all others are those that they share with.
+#[derive(Clone, Copy)]
+pub(super) enum Scope<'a> {
+    All,
+    Repository(&'a RepositoryName),
+    Blob(&'a Digest),
+}
+
+/// What blobs take and share.
+pub(super) struct Measured {
+    pub(super) stats: Stats,
+    /// Of the stored bytes, those of chunks (and small blobs) that others use as well.
+    pub(super) shared_bytes: u64,
 }
 
 impl Registry {
@@ -167,17 +146,64 @@ impl Registry {
 }
 
 impl Inner {
-    /// Whether the repository (any, for the whole registry) and whether another one holds the blob.
+    /// Measures blobs by a walk over all of them.
+    pub(super) async fn measure(&self, scope: Scope<'_>) -> Result<Measured, RegistryError> {
+        let mut stats = Stats::default();
+        let mut shared = 0;
+        let mut sample = Sample {
+            seen: HashMap::new(),
+            bits: 0,
+        };
+        let all = key::blobs();
+        let mut range = all.clone();
+        loop {
+            let rows = self.meta.scan(&range, PAGE).await?;
+            let Some((last, _)) = rows.last() else { break };
+            range = key::after(range, last);
+            for (key, value) in &rows {
+                let blob = BlobRecord::decode(key, value)?;
+                let Ok(digest) = Digest::from_key(key::last_field(&all, key)) else {
+                    continue;
+                };
+                let (ours, others) = self.users(&digest, scope).await?;
+                if ours {
+                    stats.blobs += 1;
+                    stats.logical_bytes += blob.len;
+                }
+                match blob.body {
+                    BlobBody::Inline if ours => {
+                        stats.stored_bytes += blob.len;
+                        shared += if others { blob.len } else { 0 };
+                    }
+                    BlobBody::Inline => {}
+                    BlobBody::Recipe { id, parts } => {
+                        for part in 0..parts {
+                            self.sample_part(id, part, ours, others, &mut sample)
+                                .await?;
+                        }
+                    }
+                }
+            }
+        }
+        shared += self.sum(&sample, &mut stats).await?;
+        Ok(Measured {
+            stats,
+            shared_bytes: shared,
+        })
+    }
+
+    /// Whether a blob is among the measured ones, and whether others use it.
     async fn users(
         &self,
         digest: &Digest,
-        repository: Option<&RepositoryName>,
+        scope: Scope<'_>,
     ) -> Result<(bool, bool), RegistryError> {
-        let range = key::holders(digest);
-        let Some(name) = repository else {
-            return Ok((true, false));
+        let name = match scope {
+            Scope::All => return Ok((true, false)),
+            Scope::Blob(wanted) => return Ok((digest == wanted, digest != wanted)),
+            Scope::Repository(name) => name,
         };
-        let holders = self.meta.scan(&range, 2).await?;
+        let holders = self.meta.scan(&key::holders(digest), 2).await?;
         let ours = self.get(&key::hold(name, digest)).await?.is_some();
         Ok((ours, holders.len() > usize::from(ours)))
     }

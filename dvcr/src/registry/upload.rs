@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use dvcr_core::oci::{Algorithm, Digest, RepositoryName};
 use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Body, Inner, Principal, Registry, RegistryError, SessionId, UploadStatus,
@@ -98,7 +99,7 @@ impl Registry {
                 state.ingest,
                 Some(inner.checkpoint_row(&session, id)),
             );
-            let received = receive(&mut ingest, body, range).await;
+            let received = receive(&mut ingest, body, range, &session.cancelled).await;
             if ingest.offset() > begin || received.is_err() {
                 // Even where the body broke off: the client goes on from here.
                 let suspended = ingest.suspend().await;
@@ -153,7 +154,7 @@ impl Registry {
                     Some(inner.checkpoint_row(&session, id)),
                 )
             };
-            if let Err(error) = receive(&mut ingest, body, range).await {
+            if let Err(error) = receive(&mut ingest, body, range, &session.cancelled).await {
                 if !known {
                     let suspended = ingest.suspend().await;
                     *guard = inner
@@ -296,17 +297,21 @@ async fn receive(
     ingest: &mut Ingest,
     mut body: Body,
     range: Option<(u64, u64)>,
+    cancelled: &CancellationToken,
 ) -> Result<(), RegistryError> {
     let begin = ingest.offset();
     let announced = range.map(|(first, last)| (last + 1).saturating_sub(first));
     loop {
-        let next = match tokio::time::timeout(IDLE, body.next()).await {
-            Ok(next) => next,
-            Err(_) => {
-                ingest.idle().await?;
-                body.next().await
-            }
-        };
+        // Only waiting is given up: what the ingest does, it ends.
+        let next =
+            match tokio::time::timeout(IDLE, cancelled.run_until_cancelled(body.next())).await {
+                Ok(next) => next,
+                Err(_) => {
+                    ingest.idle().await?;
+                    cancelled.run_until_cancelled(body.next()).await
+                }
+            };
+        let next = next.ok_or(RegistryError::UploadUnknown)?;
         let Some(bytes) = next else { break };
         let bytes: Bytes = bytes?;
         let received = ingest.offset() - begin + bytes.len() as u64;
@@ -336,6 +341,7 @@ impl Inner {
             repository: repository.clone(),
             principal: who.clone(),
             expires_ms: self.now_ms() + millis(self.options.upload_expiry),
+            cancelled: CancellationToken::new(),
             state: tokio::sync::Mutex::new(Some(state)),
         }
     }
@@ -376,7 +382,10 @@ impl Inner {
     }
 
     /// The state that the session's row records.
-    async fn stored_state(&self, id: &SessionId) -> Result<Option<SessionState>, RegistryError> {
+    pub(super) async fn stored_state(
+        &self,
+        id: &SessionId,
+    ) -> Result<Option<SessionState>, RegistryError> {
         let key = key::upload(&id.0);
         let Some(row) = self.get_record::<UploadRecord>(&key).await? else {
             return Ok(None);
@@ -411,7 +420,7 @@ impl Inner {
     }
 
     /// Forgets a session; the chunks that only it refers to are found by garbage collection.
-    async fn end_session(
+    pub(super) async fn end_session(
         &self,
         id: &SessionId,
         state: Option<SessionState>,

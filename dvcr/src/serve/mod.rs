@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 pub use self::listener::{Listener, ListenerOptions};
 use self::{storage::Storage, tls::Certificates};
 use crate::{
-    http::{HttpLimits, activity::Patience, router},
+    http::{HttpLimits, ServerFacts, activity::Patience, router},
     metrics::Metrics,
     settings::{LimitSettings, Settings},
 };
@@ -51,6 +51,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
         storage.registry().clone(),
         Arc::clone(&metrics),
         http_limits,
+        facts(&settings, storage.registry().now_ms())?,
         drain.clone(),
     );
     let _reload = reload(certificates.clone(), &metrics)?;
@@ -117,6 +118,21 @@ fn limits(settings: &Settings) -> (HttpLimits, ListenerOptions) {
         drain: settings.drain.0,
     };
     (http, listener)
+}
+
+/// What the server tells about itself.
+fn facts(settings: &Settings, started_ms: u64) -> anyhow::Result<ServerFacts> {
+    let document = serde_json::to_value(settings).context("write settings down")?;
+    let serde_json::Value::Object(document) = document else {
+        anyhow::bail!("write settings down: they are no table");
+    };
+    let data = std::path::absolute(&settings.data).unwrap_or_else(|_| settings.data.clone());
+    Ok(ServerFacts {
+        started_ms,
+        data: Some(data),
+        reserve_bytes: settings.reserve_bytes.0,
+        settings: document,
+    })
 }
 
 fn listen_failed(address: SocketAddr) -> String {

@@ -146,10 +146,14 @@ async fn count_sizes(registry: Registry, sizes: Arc<Sizes>) {
     loop {
         ticks.tick().await;
         match registry.sizes().await {
-            Ok((blobs, logical, stored)) => {
+            Ok(counted) => {
+                let (blobs, logical, stored) = counted;
                 sizes.blobs.store(blobs, Relaxed);
                 sizes.logical_bytes.store(logical, Relaxed);
                 sizes.stored_bytes.store(stored, Relaxed);
+                if let Err(error) = registry.note_usage(counted).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "note usage");
+                }
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "count sizes");

@@ -40,7 +40,7 @@ pub(super) fn routes() -> Router<App> {
 
 async fn document() -> Result<Response, Failure> {
     static TEXT: LazyLock<Result<String, String>> =
-        LazyLock::new(|| super::document_text().map_err(|error| error.to_string()));
+        LazyLock::new(|| super::document::document_text().map_err(|error| error.to_string()));
     match &*TEXT {
         Ok(text) => Ok((json(), text.as_str()).into_response()),
         Err(error) => Err(RequestError::Internal(error.clone()).into()),

@@ -1,19 +1,21 @@
 //! What handlers take from a request, with problem documents for what makes no sense.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{
         FromRequest, FromRequestParts, Path, Query, Request,
         rejection::{JsonRejection, PathRejection},
     },
-    http::request::Parts,
+    http::{StatusCode, request::Parts},
 };
 use dvcr_core::oci::{Digest, RepositoryName, RouteError};
 use serde::de::DeserializeOwned;
 
 use super::problem::Failure;
 use crate::{
-    http::{App, error::RequestError, observe::RequestInfo},
+    http::{App, ServerFacts, error::RequestError, observe::RequestInfo},
     registry::{Principal, Registry},
 };
 
@@ -27,6 +29,7 @@ const REPEATED_CHARS_MAX: usize = 255;
 pub(super) struct Call {
     pub(super) registry: Registry,
     pub(super) who: Principal,
+    pub(super) facts: Arc<ServerFacts>,
 }
 
 impl FromRequestParts<App> for Call {
@@ -40,6 +43,7 @@ impl FromRequestParts<App> for Call {
         Ok(Self {
             registry: app.registry.clone(),
             who: info.principal.clone(),
+            facts: Arc::clone(&app.facts),
         })
     }
 }
@@ -89,6 +93,9 @@ impl<T: DeserializeOwned> FromRequest<App> for Document<T> {
             Ok(Err(JsonRejection::MissingJsonContentType(_))) => {
                 Err(RequestError::ContentType.into())
             }
+            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(RequestError::DocumentTooLarge(BODY_BYTES_MAX).into())
+            }
             Ok(Err(rejection)) => Err(RequestError::Document(rejection.body_text()).into()),
             Err(_) => Err(RequestError::BodyTimeout.into()),
         }
@@ -98,11 +105,16 @@ impl<T: DeserializeOwned> FromRequest<App> for Document<T> {
 /// Reads a repository's name.
 pub(super) fn repository(text: &str) -> Result<RepositoryName, Failure> {
     text.parse()
-        .map_err(|_| RouteError::Name(text.chars().take(REPEATED_CHARS_MAX).collect()).into())
+        .map_err(|_| RouteError::Name(repeated(text)).into())
 }
 
 /// Reads a digest.
 pub(super) fn digest(text: &str) -> Result<Digest, Failure> {
     text.parse()
-        .map_err(|_| RouteError::Digest(text.chars().take(REPEATED_CHARS_MAX).collect()).into())
+        .map_err(|_| RouteError::Digest(repeated(text)).into())
+}
+
+/// A text of the client's, cut for an error.
+pub(super) fn repeated(text: &str) -> String {
+    text.chars().take(REPEATED_CHARS_MAX).collect()
 }

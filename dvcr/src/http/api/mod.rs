@@ -8,17 +8,24 @@
 //! 2. a handler under `#[utoipa::path]` in `NOUN.rs` here, named by the `routes` of that file, which [`routes`] merges;
 //! 3. `dvcr openapi > openapi/dvcr.json`: a test fails until the committed document says what the code does.
 //!
-//! Errors are problem documents (RFC 9457), unlike those below `/v2`; the document says so for every operation by itself.
+//! Errors are problem documents (RFC 9457), unlike those below `/v2`; [`document`] says so for every operation.
 
+mod blob;
 mod deletion;
 mod docs;
+mod document;
 mod extract;
 mod gc;
+mod manifest;
 mod page;
 mod problem;
 mod repository;
 mod retention;
+mod server;
 mod stats;
+mod tag;
+mod upload;
+mod usage;
 
 use axum::{
     Router,
@@ -28,59 +35,30 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use dvcr_core::oci::RouteError;
-use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 
 use self::extract::BODY_BYTES_MAX;
-pub(crate) use self::problem::problem;
+pub(crate) use self::{document::document_text, problem::problem};
 use super::{
     App,
     error::{ApiError, RequestError},
     observe::Endpoint,
 };
 
-#[derive(utoipa::OpenApi)]
-#[openapi(
-    info(
-        title = "DVCR management API",
-        description = "Look at and run a DVCR server. Images are pushed and pulled below `/v2`, by the OCI distribution specification.\n\n\
-            Lists come in pages: send `next` of one page as `after` for the following. Errors are problem documents (RFC 9457). \
-            Bodies of requests are JSON and need `Content-Type: application/json`."
-    ),
-    components(schemas(dvcr_openapi::Problem)),
-    tags(
-        (name = "gc", description = "Garbage collection"),
-        (name = "retention", description = "What goes by itself, and what never does"),
-        (name = "repositories", description = "What is stored, by name"),
-        (name = "usage", description = "What is stored, by size"),
-    )
-)]
-struct Described;
-
 /// Every endpoint, with its description.
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .merge(deletion::routes())
-        .merge(gc::routes())
         .merge(repository::routes())
-        .merge(retention::routes())
+        .merge(tag::routes())
+        .merge(manifest::routes())
         .merge(stats::routes())
-}
-
-/// The document that describes the API.
-#[must_use]
-pub(crate) fn document() -> utoipa::openapi::OpenApi {
-    let mut document = Described::openapi();
-    document.merge(routes().into_openapi());
-    utoipa::Modify::modify(&problem::EveryOperation, &mut document);
-    document
-}
-
-/// The document as it is committed and served: JSON with a newline at its end.
-pub(crate) fn document_text() -> Result<String, serde_json::Error> {
-    let mut text = document().to_pretty_json()?;
-    text.push('\n');
-    Ok(text)
+        .merge(usage::routes())
+        .merge(blob::routes())
+        .merge(upload::routes())
+        .merge(deletion::routes())
+        .merge(retention::routes())
+        .merge(gc::routes())
+        .merge(server::routes())
 }
 
 /// The service below `/api`.

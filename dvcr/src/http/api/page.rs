@@ -4,6 +4,7 @@
 //! stays good when that item goes away.
 
 use axum::Json;
+use dvcr_core::oci::Digest;
 use dvcr_openapi::{Page, PageQuery};
 
 use super::problem::Failure;
@@ -51,12 +52,21 @@ impl Wanted {
         text.map_err(|_| cursor().into())
     }
 
+    /// The position, where positions are digests.
+    pub(super) fn after_digest(&self) -> Result<Option<Digest>, Failure> {
+        let digest = self.after().map(Digest::from_key).transpose();
+        digest.map_err(|_| cursor().into())
+    }
+
+    /// The position, where positions are bytes of a known number.
+    pub(super) fn after_bytes<const N: usize>(&self) -> Result<Option<[u8; N]>, Failure> {
+        let bytes = self.after().map(<[u8; N]>::try_from).transpose();
+        bytes.map_err(|_| cursor().into())
+    }
+
     /// The position, where positions are numbers.
     pub(super) fn after_number(&self) -> Result<Option<u64>, Failure> {
-        let number = self
-            .after()
-            .map(|bytes| bytes.try_into().map(u64::from_be_bytes));
-        number.transpose().map_err(|_| cursor().into())
+        Ok(self.after_bytes()?.map(u64::from_be_bytes))
     }
 }
 

@@ -3,7 +3,7 @@
 //! First a plan: which tags and manifests go, and how many bytes nothing else shares. Then, unless somebody only wanted to know, each
 //! goes in a transaction of its own that checks that nothing needs it. What came between stays, and the answer counts what went.
 
-mod bytes;
+mod measure;
 mod plan;
 #[cfg(test)]
 mod tests;

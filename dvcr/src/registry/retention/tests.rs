@@ -13,7 +13,7 @@ use crate::{
     registry::{
         Principal, RegistryOptions,
         immutable::ImmutableRule,
-        tests::{image, name},
+        tests::{about, index, name, numbered},
     },
     settings::Time,
     store::{Store, StoreOptions},
@@ -22,8 +22,6 @@ use crate::{
 const WHO: Principal = Principal::Anonymous;
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 struct World {
     clock: Arc<ManualClock>,
@@ -122,30 +120,6 @@ impl World {
         let Retained { tags, manifests } = self.registry.retain().await.unwrap();
         (tags, manifests)
     }
-}
-
-/// An image that differs from others by a number.
-fn numbered(number: u32) -> Bytes {
-    let text = String::from_utf8(image(&[]).to_vec()).unwrap();
-    let rest = text.strip_prefix('{').unwrap();
-    format!(r#"{{"annotations":{{"number":"{number}"}},{rest}"#).into()
-}
-
-fn index(children: &[Digest]) -> Bytes {
-    let children: Vec<_> = children
-        .iter()
-        .map(|digest| serde_json::json!({"mediaType": MANIFEST, "digest": digest.to_string(), "size": 7}))
-        .collect();
-    let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": children});
-    index.to_string().into()
-}
-
-/// A manifest about another one.
-fn about(subject: Digest, number: u32) -> Bytes {
-    let mut manifest: serde_json::Value = serde_json::from_slice(&numbered(number)).unwrap();
-    manifest["subject"] =
-        serde_json::json!({"mediaType": MANIFEST, "digest": subject.to_string(), "size": 7});
-    manifest.to_string().into()
 }
 
 const LAST_TWO: &str = r#"

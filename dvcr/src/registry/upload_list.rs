@@ -1,0 +1,137 @@
+//! Uploads in progress as operators see them.
+
+use std::collections::BTreeMap;
+
+use dvcr_core::oci::RepositoryName;
+
+use super::{
+    Page, Principal, Registry, RegistryError, SessionId, millis,
+    policy::{self, Action},
+};
+use crate::{
+    meta::{
+        MetaError, key,
+        record::{Record as _, UploadRecord},
+    },
+    store::IngestState,
+};
+
+/// Rows read at once: each has up to 2 MiB of state.
+const PAGE: usize = 16;
+
+/// An upload in progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadEntry {
+    /// The session.
+    pub id: SessionId,
+    /// The repository that it belongs to.
+    pub repository: RepositoryName,
+    /// Who began it, as logs name them.
+    pub principal: String,
+    /// Bytes received; while a request brings more, those at the last checkpoint.
+    pub offset: u64,
+    /// Whether a request works on it now.
+    pub active: bool,
+    /// When its last request began or got to a checkpoint, milliseconds since 1970.
+    pub last_request_ms: u64,
+    /// When it is given up unless it goes on, milliseconds since 1970.
+    pub expires_ms: u64,
+}
+
+impl Registry {
+    /// Up to `n` uploads after `after`, in the order of their ids.
+    pub async fn upload_list(
+        &self,
+        who: &Principal,
+        after: Option<&SessionId>,
+        n: usize,
+    ) -> Result<Page<UploadEntry>, RegistryError> {
+        policy::authorize(who, None, Action::Admin)?;
+        let inner = &self.0;
+        let since =
+            |expires_ms: u64| expires_ms.saturating_sub(millis(inner.options.upload_expiry));
+        let mut found: BTreeMap<[u8; 16], UploadEntry> = BTreeMap::new();
+        let all = key::uploads();
+        let mut range = match after {
+            Some(after) => key::after(all.clone(), &key::upload(&after.0)),
+            None => all.clone(),
+        };
+        while found.len() <= n {
+            let rows = inner.meta.scan(&range, PAGE).await?;
+            let Some((last, _)) = rows.last() else { break };
+            range = key::after(range, last);
+            for (key, value) in &rows {
+                let row = UploadRecord::decode(key, value)?;
+                let id = key::last_field(&all, key).try_into();
+                let (Ok(id), Ok(repository)) = (id, row.repository.parse()) else {
+                    continue;
+                };
+                let corrupt = |what| MetaError::Corrupt {
+                    key: hex::encode(key),
+                    what,
+                };
+                let entry = UploadEntry {
+                    id: SessionId(id),
+                    repository,
+                    principal: row.principal,
+                    offset: IngestState::parse(&row.ingest).map_err(corrupt)?.offset,
+                    active: false,
+                    last_request_ms: since(row.expires_ms),
+                    expires_ms: row.expires_ms,
+                };
+                found.insert(id, entry);
+            }
+        }
+        // Those in memory have no row yet, or a request.
+        for (id, session) in inner.sessions.all() {
+            if after.is_some_and(|after| id.0 <= after.0) {
+                continue;
+            }
+            let state = session.state.try_lock();
+            let (active, offset) = match &state {
+                Ok(state) => match &**state {
+                    Some(state) => (false, Some(state.ingest.offset)),
+                    // Ended, and about to be forgotten.
+                    None => continue,
+                },
+                Err(_) => (true, None),
+            };
+            let entry = found.entry(id.0).or_insert_with(|| UploadEntry {
+                id,
+                repository: session.repository.clone(),
+                principal: session.principal.to_string(),
+                offset: 0,
+                active,
+                last_request_ms: since(session.expires_ms),
+                expires_ms: session.expires_ms,
+            });
+            entry.active = active;
+            entry.offset = offset.unwrap_or(entry.offset);
+            entry.expires_ms = entry.expires_ms.max(session.expires_ms);
+            entry.last_request_ms = since(entry.expires_ms);
+        }
+        let more = found.len() > n;
+        Ok(Page {
+            items: found.into_values().take(n).collect(),
+            more,
+        })
+    }
+
+    /// Ends anybody's upload. A request that works on it is told that there is no such upload.
+    pub async fn upload_abort(&self, who: &Principal, id: &SessionId) -> Result<(), RegistryError> {
+        policy::authorize(who, None, Action::Admin)?;
+        let inner = &self.0;
+        if let Some(session) = inner.sessions.get(id) {
+            session.cancelled.cancel();
+            let state = session.state.lock().await.take();
+            if state.is_some() {
+                return inner.end_session(id, state).await;
+            }
+        }
+        // Its request has ended meanwhile, or there was none.
+        match inner.stored_state(id).await? {
+            Some(state) => inner.end_session(id, Some(state)).await,
+            None => Err(RegistryError::UploadUnknown),
+        }
+    }
+}
