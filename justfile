@@ -14,7 +14,7 @@ test:
 
 # Tests in the modules, or those whose names contain a word: a minute, nothing to install
 quick filter='':
-    cargo test --locked -p dvcr-core -p dvcr --lib -- {{filter}}
+    cargo test --locked -p dvcr-core -p dvcr-openapi -p dvcr --lib -- {{filter}}
 
 # The real program against the distribution specification
 conformance:
@@ -40,6 +40,10 @@ seeds:
 # Write the fixture of the current data format anew. Never after a release with that format
 fixture:
     cargo test --locked -p dvcr --test format -- --ignored
+
+# Describe the management API anew: openapi/dvcr.json
+openapi:
+    cargo run -p dvcr -- openapi > openapi/dvcr.json.new && mv openapi/dvcr.json.new openapi/dvcr.json
 
 # Format the code
 fmt:

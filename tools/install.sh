@@ -3,12 +3,13 @@
 #
 #   tools/install.sh [clients|peers|checks|all]
 #
-#   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, qemu-img (Debian packages), crane, regctl, oras (built by Go)
+#   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, qemu-img (Debian packages), crane, regctl, oras (built by Go),
+#            openapi-python-client (Python packages, tools/python-requirements.txt)
 #   peers    registries to compare with: docker-registry 2.8 (Debian), olareg, distribution 3 (built by Go)
 #   checks   cargo-deny
 #
-# Everything that is not a Debian package is built from source at a pinned version, verified by Go's checksum database or by
-# cargo's lock file, and lands in ${DVCR_TOOLS_DIR:-${XDG_CACHE_HOME:-~/.cache}/dvcr-tools}/bin, outside the tree.
+# Everything that is neither a Debian nor a Python package is built from source at a pinned version, verified by Go's checksum
+# database or by cargo's lock file, and lands in ${DVCR_TOOLS_DIR:-${XDG_CACHE_HOME:-~/.cache}/dvcr-tools}/bin, outside the tree.
 # A second run finds everything in place and takes well under a second.
 set -euo pipefail
 
@@ -83,6 +84,31 @@ go_programs() {
   done <<<"$1"
 }
 
+# A virtual environment: Debian refuses to mix packages of pip with its own.
+python_programs() {
+  local requirements program=openapi-python-client
+  requirements="$(dirname "${BASH_SOURCE[0]}")/python-requirements.txt"
+  # The stamp carries the pins: a changed one installs anew.
+  local stamp
+  stamp="$BIN/.$program-$(sha256sum "$requirements" | cut -c1-16)"
+  [ -x "$BIN/$program" ] && [ -e "$stamp" ] && return 0
+  apt_packages python3:python3
+  if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    # A name that no command has: install it whatever commands there are.
+    apt_packages no-such-command:python3-venv
+  fi
+  local start=$SECONDS
+  rm -rf "$TOOLS/python" "$BIN/.$program-"*
+  python3 -m venv "$TOOLS/python"
+  if ! "$TOOLS/python/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$requirements"; then
+    say "installing $program failed"
+    return 1
+  fi
+  ln -sf "$TOOLS/python/bin/$program" "$BIN/$program"
+  touch "$stamp"
+  say "installed $program in $((SECONDS - start)) s"
+}
+
 cargo_deny() {
   local stamp="$BIN/.cargo-deny-$CARGO_DENY_VERSION"
   [ -x "$BIN/cargo-deny" ] && [ -e "$stamp" ] && return 0
@@ -105,6 +131,7 @@ clients() {
   # shellcheck disable=SC2086 # the list is words by design
   apt_packages $APT_CLIENTS
   go_programs "$GO_CLIENTS"
+  python_programs
 }
 
 peers() {

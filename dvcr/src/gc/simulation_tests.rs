@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, atomic::Ordering::Relaxed},
 };
 
 use async_trait::async_trait;

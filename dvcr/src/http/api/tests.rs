@@ -21,7 +21,7 @@ use crate::{
     metrics::Metrics,
     registry::{
         Principal, Registry, RegistryOptions,
-        tests::{body, disk, image, name},
+        tests::{body, disk, name},
     },
     store::{Store, StoreOptions},
 };
@@ -90,15 +90,16 @@ impl World {
     /// An image with one layer under a tag.
     async fn push(&self, repository: &str, tag: &str, layer: &Bytes) -> Digest {
         self.push_blob(repository, &Bytes::from_static(b"{}")).await;
-        let layer = self.push_blob(repository, layer).await;
-        self.put(repository, tag, image(&[layer])).await
+        let digest = self.push_blob(repository, layer).await;
+        let manifest = image(&digest, layer.len()).to_string();
+        self.put(repository, tag, manifest.into()).await
     }
 
     async fn put(&self, repository: &str, reference: &str, manifest: Bytes) -> Digest {
-        let reference: Reference = reference.parse().unwrap();
-        let put =
-            self.registry
-                .manifest_put(&WHO, &name(repository), &reference, &[], None, manifest);
+        let (repository, reference) = (name(repository), reference.parse().unwrap());
+        let put = self
+            .registry
+            .manifest_put(&WHO, &repository, &reference, &[], None, manifest);
         put.await.unwrap().digest
     }
 
@@ -110,6 +111,20 @@ impl World {
         }
         run
     }
+}
+
+/// An image with a config that all have in common.
+fn image(layer: &Digest, len: usize) -> serde_json::Value {
+    let descriptor = |kind: &str, digest: &Digest, len: usize| {
+        let media_type = format!("application/vnd.oci.image.{kind}");
+        serde_json::json!({"mediaType": media_type, "digest": digest, "size": len})
+    };
+    serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("config.v1+json", &Digest::sha256(b"{}"), 2),
+        "layers": [descriptor("layer.v1.tar", layer, len)],
+    })
 }
 
 fn page(limit: u32, after: Option<String>) -> PageQuery {
@@ -152,8 +167,8 @@ async fn repositories_are_listed_in_pages_and_by_prefix() {
         );
         assert_eq!(names(Some("vi/"), limit).await, ["vi/a 1", "vi/b 2"]);
     }
-    let found = world.client.repositories(Some("x"), &PageQuery::default());
-    assert_eq!(found.await.unwrap().items, []);
+    let found = world.client.repositories(Some("x"), &page(1, None)).await;
+    assert_eq!(found.unwrap().items, []);
 
     let detail = world.client.repository("vi/b").await.unwrap();
     assert_eq!(detail.created_at, Timestamp(BEGIN_MS));
@@ -173,8 +188,7 @@ async fn manifests_are_shown_with_what_they_name_and_who_names_them() {
     let lens = [a, b].map(|digest| entry(&digest, 1));
     let index = serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": lens});
     let index = world.put("vi/a", "all", index.to_string().into()).await;
-    let mut signature: serde_json::Value =
-        serde_json::from_slice(&image(&[Digest::sha256(&first)])).unwrap();
+    let mut signature = image(&Digest::sha256(&first), first.len());
     signature["subject"] = entry(&index, 1);
     signature["artifactType"] = "application/x.sig".into();
     signature["annotations"] = serde_json::json!({"by": "me"});
@@ -325,6 +339,8 @@ async fn a_collection_may_be_asked_for_with_another_grace() {
     let gone = disk(1, 3_000_000);
     let manifest = world.push("vi/a", "v1", &gone).await;
     world.clock.advance_ms(2 * HOUR_MS);
+    // The leases of that push are over.
+    world.collect(GcRunRequest::default()).await;
     let (repository, digest) = (name("vi/a"), Reference::Digest(manifest));
     world
         .registry
@@ -407,7 +423,7 @@ async fn a_collection_may_be_asked_for_with_another_grace() {
     let all_runs = all(async |page| world.client.gc_runs(&page).await)
         .await
         .unwrap();
-    assert_eq!(all_runs.len(), 4);
+    assert_eq!(all_runs.len(), 5);
     assert!(all_runs.is_sorted_by(|a, b| a.id > b.id));
     assert_eq!(all_runs[1], run);
     let first = world.client.gc_runs(&page(3, None)).await.unwrap();
@@ -422,8 +438,8 @@ async fn a_collection_that_removes_too_much_is_refused_unless_forced() {
     options.gc.limits.removed_free_bytes = 0;
     let world = World::new(options).await;
     let manifest = world.push("vi/a", "v1", &disk(1, 3_000_000)).await;
-    let digest = Reference::Digest(manifest);
-    let deleted = world.registry.manifest_delete(&WHO, &name("vi/a"), &digest);
+    let (repository, digest) = (name("vi/a"), Reference::Digest(manifest));
+    let deleted = world.registry.manifest_delete(&WHO, &repository, &digest);
     deleted.await.unwrap();
     world.clock.advance_ms(2 * HOUR_MS);
     let run = world.collect(GcRunRequest::default()).await;
@@ -725,7 +741,7 @@ async fn every_failure_is_a_problem_document() {
     for text in [
         "",
         "{",
-        "[]",
+        "7",
         "{\"grace_seconds\":-1}",
         "{\"force\":1}",
         "{\"unknown\":1}",
