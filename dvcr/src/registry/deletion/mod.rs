@@ -178,7 +178,7 @@ impl Inner {
                 for (tag, digest) in &repository.tags {
                     deletion.count(&repository.name, Some(tag), *digest);
                 }
-                for digest in &repository.manifests {
+                for digest in repository.root.iter().chain(&repository.manifests) {
                     deletion.count(&repository.name, None, *digest);
                 }
             } else {
