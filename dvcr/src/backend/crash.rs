@@ -7,13 +7,17 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    ops::Range,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
 
 use super::{
-    PackBackend, PackId,
+    PackBackend, PackId, Room,
     memory::{MemoryPack, find},
 };
 use crate::simulation::{Dice, Power};
@@ -28,6 +32,8 @@ pub struct CrashBackend {
     /// The boot that this handle is of; it is dead in any other.
     boot: u64,
     state: Mutex<State>,
+    /// The device says that its reserve is all there is.
+    is_short: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +59,13 @@ impl CrashBackend {
             power: power.clone(),
             boot: power.boot(),
             state: Mutex::default(),
+            is_short: AtomicBool::new(false),
         }
+    }
+
+    /// Says from now on that there is no room, though appends succeed: whoever asks releases what it can.
+    pub fn say_short(&self) {
+        self.is_short.store(true, Relaxed);
     }
 
     /// What is found after a crash; equal seeds find the same. Cuts the power if it is on; what is found can be used once it
@@ -80,6 +92,7 @@ impl CrashBackend {
                 packs,
                 deleted: BTreeMap::new(),
             }),
+            is_short: AtomicBool::new(self.is_short.load(Relaxed)),
         }
     }
 
@@ -169,6 +182,22 @@ impl PackBackend for CrashBackend {
         find(&mut self.running()?.packs, pack)?
             .seen
             .append(offset, data)
+    }
+
+    fn room(&self) -> io::Result<Option<Room>> {
+        Ok(self.is_short.load(Relaxed).then_some(Room {
+            free_bytes: 1,
+            reserve_bytes: 1,
+        }))
+    }
+
+    fn release(&self, pack: PackId, ranges: &[Range<u64>]) -> io::Result<()> {
+        let mut state = self.running()?;
+        let pack = find(&mut state.packs, pack)?;
+        for range in ranges {
+            pack.seen.bytes[range.start as usize..range.end as usize].fill(0);
+        }
+        Ok(())
     }
 
     fn make_durable(&self, pack: PackId) -> io::Result<()> {

@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 
-use super::{PackBackend, PackId};
+use super::{PackBackend, PackId, Room};
 
 /// An operation of a [`PackBackend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +138,18 @@ impl<B: PackBackend> PackBackend for FaultyBackend<B> {
             return Err(error);
         }
         self.inner.append(pack, offset, data)
+    }
+
+    fn use_reserve(&self, pack: PackId) {
+        self.inner.use_reserve(pack);
+    }
+
+    fn room(&self) -> io::Result<Option<Room>> {
+        self.inner.room()
+    }
+
+    fn release(&self, pack: PackId, ranges: &[Range<u64>]) -> io::Result<()> {
+        self.inner.release(pack, ranges)
     }
 
     fn make_durable(&self, pack: PackId) -> io::Result<()> {

@@ -11,6 +11,7 @@ use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions, Permissions},
     io::{self, IoSlice},
+    ops::Range,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
@@ -21,9 +22,12 @@ use std::{
 
 use bytes::Bytes;
 use quick_cache::sync::Cache;
-use rustix::io::Errno;
+use rustix::{fs::FallocateFlags, io::Errno};
 
-use super::{PackBackend, PackId, space::Space};
+use super::{
+    PackBackend, PackId, Room,
+    space::{Purpose, Space},
+};
 
 /// Packs that stay open for reading. A pull of one image touches few packs; 512 are 128 GiB of them, and leave half of the
 /// customary limit of 1,024 descriptors to connections.
@@ -65,6 +69,8 @@ struct OpenPack {
     name_durable: Mutex<bool>,
     /// A write or a sync failed.
     broken: AtomicBool,
+    /// Appends may take from the reserve.
+    uses_reserve: AtomicBool,
 }
 
 struct Appends {
@@ -151,6 +157,7 @@ impl PackBackend for FileBackend {
             appends,
             name_durable: Mutex::new(false),
             broken: AtomicBool::new(false),
+            uses_reserve: AtomicBool::new(false),
         };
         self.open_packs().insert(pack, Arc::new(open));
         Ok(())
@@ -173,7 +180,11 @@ impl PackBackend for FileBackend {
             ));
         }
         let bytes = data.iter().map(|slice| slice.len() as u64).sum();
-        let _grant = self.space.take(bytes)?;
+        let purpose = match open.uses_reserve.load(Ordering::Relaxed) {
+            true => Purpose::Upkeep,
+            false => Purpose::Data,
+        };
+        let _grant = self.space.take(bytes, purpose)?;
         write_all(data, offset, |slices, at| {
             Ok(rustix::io::pwritev(&open.file, slices, at)?)
         })
@@ -183,6 +194,36 @@ impl PackBackend for FileBackend {
             let end = appends.len / PAGE_BYTES * PAGE_BYTES;
             start_write_back(&open.file, appends.written_back, end - appends.written_back);
             appends.written_back = end;
+        }
+        Ok(())
+    }
+
+    fn use_reserve(&self, pack: PackId) {
+        if let Some(open) = self.open_pack(pack) {
+            open.uses_reserve.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn room(&self) -> io::Result<Option<Room>> {
+        self.space.room().map(Some)
+    }
+
+    /// By holes. A file system that has none keeps the bytes until the pack is deleted.
+    fn release(&self, pack: PackId, ranges: &[Range<u64>]) -> io::Result<()> {
+        let path = self.file_path(pack);
+        // A sealed file may be written by nobody, its owner included.
+        fs::set_permissions(&path, Permissions::from_mode(MODE_OPEN))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)?;
+        file.set_permissions(Permissions::from_mode(MODE_SEALED))?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        for range in ranges {
+            match rustix::fs::fallocate(&file, flags, range.start, range.end - range.start) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                done => done?,
+            }
         }
         Ok(())
     }

@@ -148,6 +148,7 @@ fn replace_file(backend: &FileBackend, pack: PackId, file: File) {
         appends,
         name_durable: Mutex::new(true),
         broken: AtomicBool::new(false),
+        uses_reserve: AtomicBool::new(false),
     };
     backend.open_packs().insert(pack, Arc::new(open));
 }

@@ -14,7 +14,7 @@ mod space;
 #[cfg(any(test, feature = "testing"))]
 pub mod suite;
 
-use std::io;
+use std::{io, ops::Range};
 
 use bytes::Bytes;
 
@@ -26,6 +26,15 @@ impl std::fmt::Display for PackId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:016x}", self.0)
     }
+}
+
+/// Room on the device, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// What is free.
+    pub free_bytes: u64,
+    /// What of that uploads never take.
+    pub reserve_bytes: u64,
 }
 
 /// Append-only storage of packs.
@@ -40,6 +49,21 @@ pub trait PackBackend: Send + Sync {
     /// Writes the slices, one after the other, at `offset`, which is the sum of what was appended before.
     /// `StorageFull` when the device's reserve would be touched.
     fn append(&self, pack: PackId, offset: u64, data: &[Bytes]) -> io::Result<()>;
+
+    /// Appends to this pack may take from the reserve from now on, though not what of it is left to the metadata: what is
+    /// written frees more than it takes. Nothing where there is no reserve.
+    fn use_reserve(&self, _pack: PackId) {}
+
+    /// How much room there is; none where nobody can say.
+    fn room(&self) -> io::Result<Option<Room>> {
+        Ok(None)
+    }
+
+    /// Nobody needs these bytes of a sealed pack, though the pack itself is not deleted yet. Their room may be given back;
+    /// they read as they did, or as zeros.
+    fn release(&self, _pack: PackId, _ranges: &[Range<u64>]) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Returns once all that was appended before the call survives a crash.
     fn make_durable(&self, pack: PackId) -> io::Result<()>;

@@ -16,6 +16,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 
 mod mark;
+mod pins;
 pub mod plan;
 mod review;
 mod run;
@@ -37,6 +38,11 @@ use crate::{
     store::{Store, StoreError},
 };
 use plan::{SweepLimits, SweepPlan};
+
+/// After a collection, one for want of room comes no sooner than after so many times its duration, or this long: a tenth of one
+/// core at most is spent on a device that stays full.
+const FULL_REST: u32 = 9;
+const FULL_REST_MIN: Duration = Duration::from_secs(1);
 
 /// What an operator may set.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +103,8 @@ pub struct GarbageCollector {
     stats: Arc<GcStats>,
     /// Held by the sweep that is going on: two would choose the same packs.
     sweeping: Mutex<()>,
+    /// Blobs that stay for a push.
+    pins: Arc<pins::Pins>,
     /// Collections that wait, go on and have ended.
     runs: run::Runs,
     /// What makes garbage of what is to go by itself.
@@ -124,6 +132,7 @@ impl GarbageCollector {
             grace,
             stats: Arc::default(),
             sweeping: Mutex::new(()),
+            pins: Arc::default(),
             runs: run::Runs::default(),
             before: OnceLock::new(),
         }
@@ -132,6 +141,11 @@ impl GarbageCollector {
     /// Has something done at the begin of each collection from now on; the first call counts.
     pub fn set_before(&self, before: Before) {
         let _: Result<(), Before> = self.before.set(before);
+    }
+
+    /// Keeps a blob of this server until the pin is dropped, if it is there when the pin is had.
+    pub(crate) async fn pin(&self, digest: &dvcr_core::oci::Digest) -> pins::Pin {
+        self.pins.pin(digest).await
     }
 
     /// What an operator has set.
@@ -152,16 +166,27 @@ impl GarbageCollector {
         Ok(plan::plan(facts, &self.options.limits))
     }
 
-    /// Collects again and again. Never returns.
+    /// Collects again and again, and at once when the device is full. Never returns.
     pub async fn run(&self) {
         // Not at once: a start has other things to do than to walk through all recipes.
         let first = tokio::time::Instant::now() + self.options.interval;
         let mut ticks = tokio::time::interval_at(first, self.options.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // A full device stays full if there is no garbage, and looking for it has its price.
+        let mut again = tokio::time::Instant::now();
         loop {
-            ticks.tick().await;
+            let full = async {
+                tokio::time::sleep_until(again).await;
+                self.store.full().await;
+            };
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = full => tracing::info!("the device is full: collecting garbage now"),
+            }
+            let begun = tokio::time::Instant::now();
             // The log and the history have the error.
             let _ = self.collect(false).await;
+            again = tokio::time::Instant::now() + (begun.elapsed() * FULL_REST).max(FULL_REST_MIN);
         }
     }
 }

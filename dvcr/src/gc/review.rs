@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::GarbageCollector;
+use super::{GarbageCollector, pins::Removal};
 use crate::{
     meta::{
         Check, Commit, Key, MetaError, MetaStore, Txn, key,
@@ -48,10 +48,12 @@ impl Reviewed {
 }
 
 /// What is to be done about a review.
-struct Step {
+struct Step<'a> {
     txn: Txn,
     done: Reviewed,
     next: Next,
+    /// Held until the transaction has ended.
+    removal: Option<Removal<'a>>,
 }
 
 /// What becomes of a review after a step.
@@ -107,6 +109,7 @@ impl GarbageCollector {
                 mut txn,
                 done,
                 next,
+                removal: _removal,
             } = if review.manifest {
                 self.manifest_step(&review).await?
             } else {
@@ -115,7 +118,7 @@ impl GarbageCollector {
             match next {
                 Next::Over => txn.deletes.push(row.clone()),
                 Next::Again => {}
-                Next::Later => return Ok(total),
+                Next::Later => break,
             }
             // A conflict means that somebody changed what this relied on: look again.
             if self.meta.commit(txn).await? == Commit::Done {
@@ -132,7 +135,7 @@ impl GarbageCollector {
     }
 
     /// Earlier versions asked for reviews of manifests; retention knows them by another row.
-    async fn manifest_step(&self, review: &Review) -> Result<Step, StoreError> {
+    async fn manifest_step(&self, review: &Review) -> Result<Step<'_>, StoreError> {
         if review.due_ms > self.clock.now_ms() {
             return Ok(Step::later());
         }
@@ -157,10 +160,11 @@ impl GarbageCollector {
             txn,
             done: Reviewed::default(),
             next: Next::Over,
+            removal: None,
         })
     }
 
-    async fn blob_step(&self, review: &Review) -> Result<Step, StoreError> {
+    async fn blob_step(&self, review: &Review) -> Result<Step<'_>, StoreError> {
         let Review {
             repository, digest, ..
         } = review;
@@ -171,6 +175,7 @@ impl GarbageCollector {
             },
             done: Reviewed::default(),
             next: Next::Over,
+            removal: None,
         };
         let keys = [key::hold(repository, digest), key::blob(digest)];
         let mut rows = self.meta.get(&keys).await?.into_iter();
@@ -199,6 +204,7 @@ impl GarbageCollector {
                     txn,
                     done: Reviewed::default(),
                     next: Next::Over,
+                    removal: None,
                 });
             }
             txn.checks.push(Check::EmptyRange(edges));
@@ -211,6 +217,7 @@ impl GarbageCollector {
                 txn,
                 done,
                 next: Next::Again,
+                removal: None,
             });
         }
         let Some(blob) = blob else {
@@ -220,6 +227,10 @@ impl GarbageCollector {
         if let Some((holder, _)) = self.meta.scan(&holders, 1).await?.into_iter().next() {
             return Ok(over(vec![Check::Present(holder)]));
         }
+        let Some(removal) = self.pins.remove(digest) else {
+            // A push is being compared with it.
+            return Ok(Step::later());
+        };
         let record = BlobRecord::decode(&blob_key, &blob)?;
         let mut deletes = vec![blob_key.clone(), key::inline(digest)];
         if let BlobBody::Recipe { id, parts } = record.body {
@@ -238,17 +249,19 @@ impl GarbageCollector {
                 ..Reviewed::default()
             },
             next: Next::Over,
+            removal: Some(removal),
         })
     }
 }
 
-impl Step {
+impl Step<'_> {
     /// It is too early.
     fn later() -> Self {
         Self {
             txn: Txn::default(),
             done: Reviewed::default(),
             next: Next::Later,
+            removal: None,
         }
     }
 }

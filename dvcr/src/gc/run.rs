@@ -390,6 +390,7 @@ fn run_of(id: u64, record: GcRunRecord) -> Run {
                 freed_bytes: record.freed_bytes,
                 moved_bytes: record.moved_bytes,
                 damaged: record.damaged,
+                full: 0,
                 refused: record.refused,
             },
         },

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, LazyLock, atomic::Ordering::Relaxed},
+    sync::{Arc, LazyLock},
 };
 
 use async_trait::async_trait;
@@ -28,6 +28,10 @@ use crate::{
     simulation::{self, Dice, Power},
     store::{StoreOptions, pack::RECORD_HEADER_LEN},
 };
+
+mod keeper;
+
+use keeper::Keeper;
 
 const WHO: Principal = Principal::Anonymous;
 const MINUTE_MS: u64 = 60_000;
@@ -146,6 +150,7 @@ impl Machine {
         let options = RegistryOptions {
             gc,
             grace: Duration::ZERO,
+            retention: vec![keeper::rule()],
             ..RegistryOptions::default()
         };
         Ok(Server {
@@ -234,16 +239,9 @@ impl Client {
             .upload_append(&WHO, &repository, &id, None, body(&data.slice(..first)))
             .await?;
         let rest = body(&data.slice(first..));
-        let finished = registry.upload_finish(&WHO, &repository, &id, None, digest, rest);
-        match finished.await {
-            // Another client's blob went while this one was compared with it: send it again.
-            Err(RegistryError::Conflict) => {
-                registry
-                    .blob_push(&WHO, &repository, digest, body(data))
-                    .await?;
-            }
-            finished => finished?,
-        }
+        registry
+            .upload_finish(&WHO, &repository, &id, None, digest, rest)
+            .await?;
         Ok(digest)
     }
 
@@ -369,13 +367,18 @@ impl Client {
 }
 
 /// Clients at work while garbage is collected and time goes by.
-async fn everybody(server: &Server, clients: &mut [Client], dice: &mut Dice) {
+async fn everybody(server: &Server, clients: &mut [Client], keeper: &mut Keeper, dice: &mut Dice) {
     let power = server.machine.packs.power();
     let clients = future::join_all(clients.iter_mut().map(|client| async {
         if let Err(error) = client.work(server).await {
             assert!(power.is_off(), "{}: {error:?}", client.repository);
         }
     }));
+    let keeper = async {
+        if let Err(error) = keeper.work(server).await {
+            assert!(power.is_off(), "keeper: {error:?}");
+        }
+    };
     let collector = async {
         loop {
             if let Err(error) = server.registry.gc().collect(false).await {
@@ -400,7 +403,7 @@ async fn everybody(server: &Server, clients: &mut [Client], dice: &mut Dice) {
         }
     };
     tokio::select! {
-        _ = clients => {}
+        _ = future::join(clients, keeper) => {}
         () = collector => {}
         () = time => {}
         // The runtime's clock jumps when nobody can go on.
@@ -415,13 +418,18 @@ async fn simulate(seed: u64) {
         packs: Arc::new(CrashBackend::new(&Power::new())),
         clock: Arc::new(ManualClock::new(1_000_000)),
     };
+    // Half of the time packs are emptied as on a full device.
+    if dice.one_in(2) {
+        machine.packs.say_short();
+    }
     let mut clients: Vec<_> = (0..CLIENTS).map(|n| Client::new(seed, n)).collect();
+    let mut keeper = Keeper::new(seed);
     for _ in 0..3 {
         if dice.one_in(2) {
             machine.packs.power().fail_at_sync(1 + dice.below(80));
         }
         match machine.boot().await {
-            Ok(server) => everybody(&server, &mut clients, &mut dice).await,
+            Ok(server) => everybody(&server, &mut clients, &mut keeper, &mut dice).await,
             Err(error) => assert!(machine.packs.power().is_off(), "boot: {error:?}"),
         }
         // Also where the power stayed: a server that is killed.
@@ -432,10 +440,11 @@ async fn simulate(seed: u64) {
         for client in &mut clients {
             client.check(&server).await;
         }
+        keeper.check(&server).await;
     }
-    // In the end nothing is stored but what is needed.
+    // In the end nothing is stored but what is needed. A tag, what it named, what that listed go one after the other.
     let server = machine.boot().await.unwrap();
-    for _ in 0..2 {
+    for _ in 0..5 {
         machine.clock.advance_ms(48 * 60 * MINUTE_MS);
         server.registry.expire_uploads().await.unwrap();
         server.registry.gc().collect(false).await.unwrap();
@@ -443,12 +452,16 @@ async fn simulate(seed: u64) {
     for client in &mut clients {
         client.check(&server).await;
     }
+    let mut needed = keeper.check(&server).await;
+    for client in &clients {
+        needed.extend(client.manifests.values().cloned());
+    }
     server.registry.store().close().await.unwrap();
-    assert_no_waste(&machine, &clients).await;
+    assert_no_waste(&machine, &needed).await;
 }
 
 /// A fresh store with the same content takes as much, but for headers and footers of a few packs.
-async fn assert_no_waste(machine: &Machine, clients: &[Client]) {
+async fn assert_no_waste(machine: &Machine, manifests: &[Bytes]) {
     let fresh = Machine {
         meta: Arc::default(),
         packs: Arc::new(CrashBackend::new(&Power::new())),
@@ -457,8 +470,7 @@ async fn assert_no_waste(machine: &Machine, clients: &[Client]) {
     let server = fresh.boot().await.unwrap();
     for data in DISKS.iter() {
         let digest = Digest::sha256(data);
-        let needed = clients.iter().flat_map(|client| client.manifests.values());
-        if needed.clone().any(|manifest| {
+        if manifests.iter().any(|manifest| {
             let manifest = Manifest::parse(None, manifest).unwrap();
             manifest.blobs().any(|blob| blob.digest == digest)
         }) {
@@ -492,7 +504,9 @@ fn a_committed_manifest_always_reads_back_in_full() {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Relaxed) as usize) {
+                while let Some(seed) =
+                    seeds.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) as usize)
+                {
                     let failed =
                         std::panic::catch_unwind(|| simulation::run(*seed, simulate(*seed)));
                     if let Err(panic) = failed {

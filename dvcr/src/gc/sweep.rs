@@ -27,6 +27,16 @@ pub struct Swept {
     pub damaged: u64,
     /// Whether a sweep was not done because it would have removed more at once than is allowed.
     pub refused: bool,
+    /// Packs that stay for want of room to move what is alive in them.
+    pub full: u64,
+}
+
+/// Bytes of the chunks among the entries that something refers to.
+fn live_bytes(entries: &[Entry], alive: &HashSet<ChunkId>) -> u64 {
+    let chunks = entries
+        .iter()
+        .filter(|entry| matches!(entry.header.id(), RecordId::Chunk(id) if alive.contains(&id)));
+    chunks.map(|entry| entry.header.record_len() as u64).sum()
 }
 
 impl GarbageCollector {
@@ -36,7 +46,7 @@ impl GarbageCollector {
         let hint = &self.store.stats().maybe_dead_bytes;
         let looked_for = hint.swap(0, Relaxed);
         let result = self.sweep_all(force).await;
-        if result.as_ref().map_or(true, |swept| swept.refused) {
+        if (result.as_ref()).map_or(true, |swept| swept.refused || swept.full > 0) {
             hint.fetch_add(looked_for.max(1), Relaxed);
         }
         result
@@ -66,8 +76,12 @@ impl GarbageCollector {
             }
             let victims: Vec<_> = plan.victims.iter().map(|victim| victim.pack).collect();
             self.runs.sweeping(total, victims.len());
+            total.full = 0;
             let emptied = self.empty(&victims, &mut total).await?;
-            stuck.extend(victims.iter().filter(|pack| !emptied.contains(pack)));
+            // What had no room may have it when others are gone.
+            if total.full == 0 || emptied.is_empty() {
+                stuck.extend(victims.iter().filter(|pack| !emptied.contains(pack)));
+            }
         }
     }
 
@@ -106,15 +120,22 @@ impl GarbageCollector {
             })
             .collect();
         let alive = mark::referenced(&*self.meta, &chunks).await?;
+        // Those first that need the least room: what they give back is room for the others.
+        packs.sort_by_cached_key(|(_, entries)| live_bytes(entries, &alive));
         for (pack, entries) in packs {
             let books = self.live_books(&entries).await?;
-            let emptied = self
-                .store
-                .empty(pack, &entries, |record| match record {
-                    RecordId::Chunk(id) => alive.contains(id),
-                    book => books.contains(book),
-                })
-                .await?;
+            let emptied = self.store.empty(pack, &entries, |record| match record {
+                RecordId::Chunk(id) => alive.contains(id),
+                book => books.contains(book),
+            });
+            let emptied = match emptied.await {
+                Err(StoreError::Full) => {
+                    total.full += 1;
+                    tracing::warn!(%pack, "no room to move what is alive in a pack; it is emptied when there is some");
+                    continue;
+                }
+                emptied => emptied?,
+            };
             total.moved_bytes += emptied.moved_bytes;
             self.stats
                 .moved_bytes

@@ -144,7 +144,13 @@ impl Registry {
             if state.ingest.offset == 0 && state.ingest.algorithm != digest.algorithm() {
                 state.ingest = IngestState::new(state.ingest.recipe, digest.algorithm());
             }
-            let known = state.ingest.offset == 0 && inner.get(&key::blob(&digest)).await?.is_some();
+            // What is known is only compared, and must stay until that is done.
+            let pin = match state.ingest.offset {
+                0 => Some(inner.gc.pin(&digest).await),
+                _ => None,
+            };
+            let known = pin.is_some() && inner.get(&key::blob(&digest)).await?.is_some();
+            let _pin = pin.filter(|_| known);
             let mut ingest = if known {
                 Ingest::verify(Arc::clone(&inner.store), digest.algorithm())
             } else {

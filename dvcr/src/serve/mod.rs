@@ -21,8 +21,11 @@ use self::{storage::Storage, tls::Certificates};
 use crate::{
     http::{HttpLimits, ServerFacts, activity::Patience, router},
     metrics::Metrics,
-    settings::{LimitSettings, Settings},
+    settings::{LimitSettings, Settings, Time},
 };
+
+/// A lease below this is shorter than a push may take over an ordinary line.
+const LEASE_MIN: Time = Time::seconds(60);
 
 /// Runs the registry until SIGTERM or SIGINT. The first signal lets requests finish, for as long as the setting `drain` says; a
 /// second one does not.
@@ -149,6 +152,12 @@ fn announce(scheme: &str, address: SocketAddr, settings: &Settings) {
         settings.data.display()
     );
     tracing::info!(%address, scheme, data = %settings.data.display(), version = env!("CARGO_PKG_VERSION"), "listening");
+    if settings.lease < LEASE_MIN {
+        tracing::warn!(
+            lease = %settings.lease,
+            "pushes that take more than half of the lease from their first blob to their manifest will fail"
+        );
+    }
     if !address.ip().is_loopback() {
         tracing::warn!(
             "everyone who reaches {address} may read and write: allow_anonymous says so"

@@ -203,7 +203,7 @@ fn an_open_address_needs_words() {
 fn values_out_of_bounds_are_told_all_at_once() {
     let flags = [
         ("upload_memory_bytes", "1KiB"),
-        ("lease", "1s"),
+        ("lease", "500ms"),
         ("limits.requests", "0"),
         ("limits.uri_bytes", "1MiB"),
         ("limits.manifest_bytes", "9MiB"),

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use dvcr_core::chunk::ChunkId;
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
 use super::{
     StoreError, StoreStats,
@@ -37,6 +37,9 @@ use crate::{
 /// Lanes beside each other. Each holds an entry table of at most some 10,000 entries of 64 bytes, and more writers than
 /// this gain nothing on one device.
 const LANES: usize = 8;
+
+/// The lane of what garbage collection moves. Nobody waits for it but the collector, and it may use the device's reserve.
+const COLLECTOR_LANE: usize = LANES;
 
 /// A pack that a lane appends to, or did until a moment ago.
 pub(crate) struct OpenPack {
@@ -128,7 +131,9 @@ pub(crate) struct Lanes {
     stats: Arc<StoreStats>,
     pub(crate) pending: Pending,
     condemned: Arc<Condemned>,
-    lanes: [Lane; LANES],
+    /// Told when an upload met a full device.
+    pub(crate) full: Notify,
+    lanes: [Lane; LANES + 1],
 }
 
 #[derive(Default)]
@@ -164,6 +169,7 @@ impl Lanes {
             stats,
             pending: Pending::default(),
             condemned,
+            full: Notify::new(),
             lanes: Default::default(),
         }
     }
@@ -177,6 +183,15 @@ impl Lanes {
         LaneTicket {
             lanes: Arc::clone(self),
             lane,
+        }
+    }
+
+    /// A place on the collector's lane.
+    pub(crate) fn collector_ticket(self: &Arc<Self>) -> LaneTicket {
+        self.lanes[COLLECTOR_LANE].users.fetch_add(1, Relaxed);
+        LaneTicket {
+            lanes: Arc::clone(self),
+            lane: COLLECTOR_LANE,
         }
     }
 
@@ -214,7 +229,7 @@ impl Lanes {
         Ok(())
     }
 
-    async fn open_pack(&self) -> Result<Arc<OpenPack>, StoreError> {
+    async fn open_pack(&self, uses_reserve: bool) -> Result<Arc<OpenPack>, StoreError> {
         let id = PackId(self.ids.next().await?);
         let row = PackRecord {
             state: PackState::Open,
@@ -242,13 +257,18 @@ impl Lanes {
         })?;
         let builder = PackBuilder::new(PackHeader { pack: id, nonce }, &mut slices);
         let backend = Arc::clone(&self.packs);
-        blocking::run(move || {
-            backend
-                .create(id)
-                .and_then(|()| backend.append(id, 0, &slices))
-        })
-        .await
-        .map_err(|e| StoreError::io(format!("create pack {id}"), e))?;
+        let created = blocking::run(move || {
+            backend.create(id)?;
+            if uses_reserve {
+                backend.use_reserve(id);
+            }
+            backend.append(id, 0, &slices)
+        });
+        if let Err(error) = created.await {
+            // On a full device every push comes here.
+            self.discard(id).await;
+            return Err(StoreError::io(format!("create pack {id}"), error));
+        }
         Ok(Arc::new(OpenPack {
             id,
             appended: watch::Sender::new(builder.len()),
@@ -256,6 +276,18 @@ impl Lanes {
             durable: AsyncMutex::new(0),
             builder: Mutex::new(builder),
         }))
+    }
+
+    /// Forgets a pack into which nothing was written. Where that fails, too, the next start does it.
+    async fn discard(&self, id: PackId) {
+        let backend = Arc::clone(&self.packs);
+        if blocking::run(move || backend.delete(id)).await.is_ok() {
+            let txn = Txn {
+                deletes: vec![key::pack(id)],
+                ..Txn::default()
+            };
+            let _ = self.meta.commit(txn).await;
+        }
     }
 
     /// Writes footer and row of a pack that gets no more appends.
@@ -275,13 +307,21 @@ impl Lanes {
             (builder.len(), builder.entries().len(), footer)
         };
         let count = u32::try_from(count).expect("a pack has a bounded number of records");
-        let len = end + footer.as_ref().map_or(0, |f| f.len() as u64);
         let backend = Arc::clone(&self.packs);
-        blocking::run(move || {
+        let len = blocking::run(move || {
+            let mut len = end;
             if let Some(footer) = footer {
-                backend.append(id, end, &[footer])?;
+                // Without its footer it could not be emptied as fast, which a full device needs most.
+                backend.use_reserve(id);
+                let footer_len = footer.len() as u64;
+                match backend.append(id, end, &[footer]) {
+                    Ok(()) => len += footer_len,
+                    // The records say the same.
+                    Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {}
+                    Err(error) => return Err(error),
+                }
             }
-            backend.seal(id, len)
+            backend.seal(id, len).map(|()| len)
         })
         .await
         .map_err(|e| StoreError::io(format!("seal pack {id}"), e))?;
@@ -373,7 +413,10 @@ impl LaneTicket {
         }
         let pack = match &*open {
             Some(pack) => Arc::clone(pack),
-            None => Arc::clone(open.insert(lanes.open_pack().await?)),
+            None => {
+                let opened = lanes.open_pack(self.lane == COLLECTOR_LANE).await;
+                Arc::clone(open.insert(opened.inspect_err(|error| self.met(error))?))
+            }
         };
         let begin = *pack.appended.borrow();
         let mut appended = Vec::with_capacity(records.len());
@@ -435,11 +478,20 @@ impl LaneTicket {
             if let Some(pack) = open.take() {
                 lanes.seal_later(pack);
             }
-            return Err(StoreError::io(format!("append to pack {id}"), error));
+            let error = StoreError::io(format!("append to pack {id}"), error);
+            self.met(&error);
+            return Err(error);
         }
         pack.appended.send_replace(end);
         lanes.stats.stored_bytes.fetch_add(end - begin, Relaxed);
         Ok(appended)
+    }
+
+    /// Lets garbage collection know that there is no room left.
+    fn met(&self, error: &StoreError) {
+        if matches!(error, StoreError::Full) && self.lane != COLLECTOR_LANE {
+            self.lanes.full.notify_one();
+        }
     }
 }
 
@@ -460,7 +512,7 @@ mod tests {
             Arc::default(),
             Arc::default(),
         ));
-        let pack = lanes.open_pack().await.unwrap();
+        let pack = lanes.open_pack(false).await.unwrap();
         let there = *pack.appended.borrow();
         lanes.make_durable(&pack, there).await.unwrap();
         // Somebody found the chunk among the pending ones before it was handed to the backend.

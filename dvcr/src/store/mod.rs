@@ -47,7 +47,7 @@ use lane::Lanes;
 use read::{ChunkCache, PartCache};
 
 use crate::{
-    backend::PackBackend,
+    backend::{PackBackend, Room},
     clock::Clock,
     meta::{MetaError, MetaStore},
 };
@@ -153,6 +153,19 @@ impl Store {
             );
         }
         self.lanes.close().await
+    }
+
+    /// Returns when an upload has met a full device since this was last awaited.
+    pub(crate) async fn full(&self) {
+        self.lanes.full.notified().await;
+    }
+
+    /// Room on the device of the packs; none where nobody can say.
+    pub async fn room(&self) -> Result<Option<Room>, StoreError> {
+        let packs = Arc::clone(&self.packs);
+        crate::blocking::run(move || packs.room())
+            .await
+            .map_err(|e| StoreError::io("ask how much room there is".into(), e))
     }
 
     /// Counters.

@@ -360,26 +360,27 @@ impl Store {
     }
 
     /// Reads and checks chunks and turns each into what the caller wants, on a thread that may block.
-    /// A chunk whose pack is gone meanwhile is looked up once more.
+    /// A chunk that is not there any more is looked up again: garbage collection may have moved it since.
     async fn read_chunks<T: Send + 'static>(
         self: &Arc<Self>,
         ids: Vec<ChunkId>,
         finish: impl Fn(usize, &ChunkId, StoredChunk) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Vec<T>, StoreError> {
         let finish = Arc::new(finish);
-        let mut tried = false;
+        let mut locations: Arc<[_]> = self.locations(&ids).await?.into();
         loop {
-            let locations = self.locations(&ids).await?;
             let (store, ids_there, finish) = (Arc::clone(self), ids.clone(), Arc::clone(&finish));
+            let there = Arc::clone(&locations);
             let result =
-                blocking::run(move || store.read_located(&ids_there, &locations, &*finish)).await;
+                blocking::run(move || store.read_located(&ids_there, &there, &*finish)).await;
             match result {
-                Err(StoreError::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound && !tried =>
-                {
-                    tried = true;
-                }
                 Err(error) => {
+                    // Rows lead elsewhere before anything is taken away. Where they have not changed, it is lost.
+                    let now: Arc<[_]> = self.locations(&ids).await?.into();
+                    if now != locations {
+                        locations = now;
+                        continue;
+                    }
                     if matches!(error, StoreError::Corrupt { .. }) {
                         self.stats.bad_chunks.fetch_add(1, Relaxed);
                     }

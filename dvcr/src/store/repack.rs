@@ -3,7 +3,7 @@
 //! A pack is condemned, so that nothing new refers to it; once everybody has left who looked something up before, what is
 //! still referred to is known for good ([`crate::gc`] finds it out), is moved, and the pack goes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use dvcr_core::chunk::ChunkId;
@@ -88,7 +88,7 @@ impl Store {
     }
 
     /// Moves what is alive out of a condemned pack, forgets the rest, and removes the pack. Everything that refers to the pack
-    /// must be committed, and `is_alive` must know it.
+    /// must be committed, and `is_alive` must know it. Where room is short, what is not needed any more is given back at once.
     pub(crate) async fn empty(
         &self,
         pack: PackId,
@@ -99,6 +99,13 @@ impl Store {
         let (alive, dead): (Vec<Entry>, Vec<Entry>) = entries
             .iter()
             .partition(|entry| is_alive(&entry.header.id()));
+        for batch in dead.chunks(ROWS) {
+            self.forget_batch(pack, batch).await?;
+        }
+        let short = self.is_short(&alive).await;
+        if short {
+            self.release(pack, &dead).await;
+        }
         let mut rest = &alive[..];
         while let Some(first) = rest.first() {
             let begin = u64::from(first.offset);
@@ -108,16 +115,43 @@ impl Store {
                 .count()
                 .max(1);
             let (batch, later) = rest.split_at(count);
+            let damaged = emptied.damaged;
             self.move_batch(pack, batch, &mut emptied).await?;
+            if short && emptied.damaged == damaged {
+                self.release(pack, batch).await;
+            }
             rest = later;
-        }
-        for batch in dead.chunks(ROWS) {
-            self.forget_batch(pack, batch).await?;
         }
         if emptied.damaged == 0 {
             emptied.freed_bytes = self.remove(pack).await?;
         }
         Ok(emptied)
+    }
+
+    /// Whether copies of these records do not fit into what is free for data.
+    async fn is_short(&self, alive: &[Entry]) -> bool {
+        let packs = Arc::clone(&self.packs);
+        let copies: u64 = alive.iter().map(|e| e.header.record_len() as u64).sum();
+        match blocking::run(move || packs.room()).await {
+            Ok(Some(room)) => room.free_bytes < room.reserve_bytes.saturating_add(copies),
+            _ => false,
+        }
+    }
+
+    /// Gives back the room of records that no row leads to. What fails is given back with the pack.
+    async fn release(&self, pack: PackId, entries: &[Entry]) {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for entry in entries {
+            let (begin, end) = (u64::from(entry.offset), entry.end());
+            match ranges.last_mut() {
+                Some(last) if last.end == begin => last.end = end,
+                _ => ranges.push(begin..end),
+            }
+        }
+        let packs = Arc::clone(&self.packs);
+        if let Err(error) = blocking::run(move || packs.release(pack, &ranges)).await {
+            tracing::warn!(%pack, error = &error as &dyn std::error::Error, "give back room before the pack is emptied");
+        }
     }
 
     /// The rows of those chunks that (still) lie here, with their values.
@@ -171,7 +205,9 @@ impl Store {
                     checked(entry, read, |codec, payload, len| {
                         codecs.decode(codec, payload, len)
                     })
+                    .transpose()
                 })
+                .flatten()
                 .collect::<Vec<_>>()
         })
         .await;
@@ -194,7 +230,10 @@ impl Store {
             .sum::<u64>();
         let ids: Vec<_> = good.iter().map(|record| record.header().id()).collect();
         let mut segment = Segment::new(Arc::clone(&self.lanes));
-        for (id, appended) in ids.iter().zip(self.lanes.ticket().append(good).await?) {
+        for (id, appended) in ids
+            .iter()
+            .zip(self.lanes.collector_ticket().append(good).await?)
+        {
             match (id, appended) {
                 (RecordId::Chunk(id), Appended::Chunk(placed)) => segment.placed(*id, &placed),
                 (_, Appended::Other { pack, end }) => segment.wrote(&pack, end),
@@ -262,13 +301,18 @@ impl Store {
     }
 }
 
-/// The record of an entry, if what was read is that.
+/// The record of an entry, if what was read is that. None if it was moved, and its bytes released, before a crash: a chunk would
+/// have no row here then, other records have none anyway.
 fn checked(
     entry: &Entry,
     read: std::io::Result<Bytes>,
     decode: impl Fn(Codec, Bytes, usize) -> Result<Bytes, String>,
-) -> Result<Record, String> {
+) -> Result<Option<Record>, String> {
     let bytes = read.map_err(|e| e.to_string())?;
+    let is_chunk = matches!(entry.header.id(), RecordId::Chunk(_));
+    if !is_chunk && bytes.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
     let (header, payload) = open_record(&bytes).map_err(|e| e.to_string())?;
     if header != entry.header {
         return Err(format!(
@@ -283,6 +327,7 @@ fn checked(
         }
     }
     Record::new(header.id(), header.codec(), header.raw_len(), vec![payload])
+        .map(Some)
         .map_err(|e| e.to_string())
 }
 
