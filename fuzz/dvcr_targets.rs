@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use dvcr::{
     backend::PackId,
+    checkpoint::format::{CheckpointReader, CheckpointWriter},
     store::{
         IngestState,
         pack::{
@@ -13,6 +14,7 @@ use dvcr::{
     },
 };
 use dvcr_core::chunk::CHUNK_BYTES_MAX;
+use sha2::{Digest as _, Sha256};
 
 /// A pack: no decoder panics, and whatever one accepts is what the encoder writes.
 pub fn pack(data: &[u8]) {
@@ -169,4 +171,81 @@ pub fn recipe(data: &[u8]) {
     if let Ok(state) = IngestState::parse(&Bytes::copy_from_slice(data)) {
         assert_eq!(state.encode(), data);
     }
+}
+
+/// A checkpoint: no panic, keys that ascend, and rows that are written are read back.
+pub fn checkpoint(data: &[u8]) {
+    check_checkpoint(data);
+    check_checkpoint(&mend_checkpoint(data));
+}
+
+fn check_checkpoint(data: &[u8]) {
+    let Ok(mut reader) = CheckpointReader::new(data) else {
+        return;
+    };
+    let header = *reader.header();
+    let mut writer = CheckpointWriter::new(Vec::new(), &header).expect("writing memory");
+    let mut rows = Vec::new();
+    loop {
+        match reader.next_row() {
+            Ok(Some((key, value))) => {
+                writer
+                    .row(&key, &value)
+                    .expect("rows of a block fit a block");
+                rows.push((key, value));
+            }
+            Ok(None) => break,
+            Err(_) => return,
+        }
+    }
+    let (again, _) = writer.finish().expect("writing memory");
+    let mut reader = CheckpointReader::new(&again[..]).expect("what was written");
+    assert_eq!(*reader.header(), header);
+    for row in rows {
+        assert_eq!(reader.next_row().expect("what was written"), Some(row));
+    }
+    assert_eq!(reader.next_row().expect("what was written"), None);
+}
+
+/// Puts checksums where they belong: of the header, of one block that fills the file, and of the trailer.
+fn mend_checkpoint(data: &[u8]) -> Vec<u8> {
+    const HEADER: usize = 40;
+    const BLOCK: usize = 28;
+    const TRAILER: usize = 60;
+    let mut data = data.to_vec();
+    if data.len() <= HEADER + BLOCK + TRAILER {
+        return data;
+    }
+    let crc = |bytes: &[u8]| crc32c::crc32c(bytes).to_le_bytes();
+    let put = |data: &mut [u8], at: usize, bytes: &[u8]| {
+        data[at..at + bytes.len()].copy_from_slice(bytes);
+    };
+    let end = data.len() - TRAILER;
+    put(&mut data, 0, b"DVCRCKPT\x01\0\0\0\0\0\0\0");
+    put(&mut data, 32, &[0; 4]);
+    let sum = crc(&data[..36]);
+    put(&mut data, 36, &sum);
+    let stored = (end - HEADER - BLOCK) as u32;
+    let codec = data[HEADER + 4] & 1;
+    put(&mut data, HEADER, b"DVCb");
+    put(&mut data, HEADER + 4, &[codec, 0, 0, 0]);
+    put(&mut data, HEADER + 8, &stored.to_le_bytes());
+    if codec == 0 {
+        put(&mut data, HEADER + 12, &stored.to_le_bytes());
+    }
+    let sum = crc(&data[HEADER + BLOCK..end]);
+    put(&mut data, HEADER + 20, &sum);
+    let sum = crc(&data[HEADER..HEADER + 24]);
+    put(&mut data, HEADER + 24, &sum);
+    let rows = u64::from(u32::from_le_bytes(
+        data[HEADER + 16..HEADER + 20].try_into().expect("4 bytes"),
+    ));
+    let hash = Sha256::digest(&data[..end]);
+    put(&mut data, end, b"DVCRCEND");
+    put(&mut data, end + 8, &1u64.to_le_bytes());
+    put(&mut data, end + 16, &rows.to_le_bytes());
+    put(&mut data, end + 24, &hash);
+    let sum = crc(&data[end..end + 56]);
+    put(&mut data, end + 56, &sum);
+    data
 }

@@ -3,8 +3,9 @@
 #
 #   tools/install.sh [clients|peers|checks|all]
 #
-#   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, qemu-img (Debian packages), crane, regctl, oras (built by Go),
-#            openapi-python-client (Python packages, tools/python-requirements.txt)
+#   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, QEMU and what makes disks for it (Debian packages), crane, regctl,
+#            oras (built by Go), openapi-python-client (Python packages, tools/python-requirements.txt), a kernel and a shell for the guests that are
+#            booted (unpacked from Debian packages, not installed)
 #   peers    registries to compare with: docker-registry 2.8 (Debian), olareg, distribution 3 (built by Go)
 #   checks   cargo-deny
 #
@@ -24,7 +25,7 @@ olareg   github.com/olareg/olareg               v0.2.2  github.com/olareg/olareg
 registry github.com/distribution/distribution/v3 v3.1.1 github.com/distribution/distribution/v3/cmd/registry
 "
 # Debian packages as "command:package": the command tells whether the package is there.
-readonly APT_CLIENTS="dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils"
+readonly APT_CLIENTS="dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 syslinux:syslinux mcopy:mtools mkfs.vfat:dosfstools zstd:zstd"
 readonly APT_PEERS="docker-registry:docker-registry"
 readonly CARGO_DENY_VERSION=0.20.2
 
@@ -109,6 +110,33 @@ python_programs() {
   say "installed $program in $((SECONDS - start)) s"
 }
 
+# A kernel and a static busybox, of which the tests make a guest: in $TOOLS/guest, the machine itself gets neither.
+guest() {
+  local guest="$TOOLS/guest"
+  [ -e "$guest/vmlinuz" ] && [ -x "$guest/busybox" ] && return 0
+  if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+    say "missing: $guest/vmlinuz (a Linux kernel for x86-64) and $guest/busybox (static)"
+    return 1
+  fi
+  local start=$SECONDS work kernel
+  work=$(mktemp -d)
+  # _apt must be able to write there.
+  chmod 755 "$work"
+  [ "$(id -u)" -ne 0 ] || apt-get update -qq
+  kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+  if ! (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$kernel" busybox-static) ||
+    ! for package in "$work"/*.deb; do dpkg-deb --extract "$package" "$work/root" || exit 1; done; then
+    rm -rf "$work"
+    say "unpacking ${kernel:-linux-image-cloud-amd64} and busybox-static failed"
+    return 1
+  fi
+  mkdir -p "$guest"
+  cp "$work"/root/boot/vmlinuz-* "$guest/vmlinuz"
+  cp "$work"/root/bin/busybox "$guest/busybox"
+  rm -rf "$work"
+  say "unpacked $kernel and busybox-static in $((SECONDS - start)) s"
+}
+
 cargo_deny() {
   local stamp="$BIN/.cargo-deny-$CARGO_DENY_VERSION"
   [ -x "$BIN/cargo-deny" ] && [ -e "$stamp" ] && return 0
@@ -132,6 +160,7 @@ clients() {
   apt_packages $APT_CLIENTS
   go_programs "$GO_CLIENTS"
   python_programs
+  guest
 }
 
 peers() {

@@ -5,6 +5,7 @@
 //! LOCK        locked by the process that uses the directory; holds its process id
 //! meta.redb   metadata
 //! packs/      packs
+//! checkpoints/  snapshots of the metadata that packs do not have
 //! ```
 //!
 //! `FORMAT` is written last and atomically: where it is, the rest was set up. One process uses a directory at a time; the
@@ -25,6 +26,7 @@ const FORMAT_NEW: &str = "FORMAT.new";
 const LOCK: &str = "LOCK";
 const META: &str = "meta.redb";
 const PACKS: &str = "packs";
+const CHECKPOINTS: &str = "checkpoints";
 /// What `mkfs.ext4` leaves in the root of a volume.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -127,6 +129,24 @@ impl DataDir {
         Ok(DataDir { path, _lock: lock })
     }
 
+    /// Takes a directory that was set up and has packs, whether or not it has metadata.
+    pub fn open_to_repair(path: &Path) -> Result<DataDir, DataDirError> {
+        let path = path.to_path_buf();
+        let damaged = |what: &str| DataDirError::Damaged {
+            path: path.clone(),
+            what: what.to_owned(),
+        };
+        // Nothing is written, not even a lock, to a directory that is not ours.
+        if read_format(&path)?.is_none() {
+            return Err(damaged("it has no FORMAT file"));
+        }
+        if !path.join(PACKS).is_dir() {
+            return Err(damaged("it has no directory packs"));
+        }
+        let lock = lock(&path)?;
+        Ok(DataDir { path, _lock: lock })
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
@@ -135,6 +155,11 @@ impl DataDir {
     /// The file for metadata. It may not exist yet.
     pub fn meta_path(&self) -> PathBuf {
         self.path.join(META)
+    }
+
+    /// The directory for checkpoints. It may not exist yet.
+    pub fn checkpoints_path(&self) -> PathBuf {
+        self.path.join(CHECKPOINTS)
     }
 
     /// The directory for packs. It exists.
@@ -258,7 +283,10 @@ fn check_complete(path: &Path) -> Result<(), DataDirError> {
     if !meta.try_exists().map_err(failed("look for", &meta))? {
         let mut found = fs::read_dir(&packs).map_err(failed("list", &packs))?;
         if found.next().is_some() {
-            return damaged(format!("it has packs and no {META}"));
+            return damaged(format!(
+                "it has packs and no {META}, which `dvcr repair --data {}` makes anew",
+                path.display()
+            ));
         }
     }
     Ok(())

@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod blocking;
+pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod data_dir;
@@ -14,7 +15,9 @@ pub mod http;
 pub mod logging;
 pub mod meta;
 pub mod metrics;
+pub mod migrate;
 pub mod registry;
+pub mod repair;
 pub mod serve;
 pub mod settings;
 #[cfg(any(test, feature = "testing"))]

@@ -98,7 +98,11 @@ impl Input {
         stream: impl Read + Send + 'static,
         spool: Spool<'_>,
     ) -> Result<Self, InputError> {
-        let mut stream = Unwrapped::new(stream, spool.unwrapped_bytes_max)?;
+        Self::spool(Unwrapped::new(stream, spool.unwrapped_bytes_max)?, spool)
+    }
+
+    /// Opens the disk in a stream that was unwrapped, by way of the temporary file.
+    pub fn spool(mut stream: Unwrapped, spool: Spool<'_>) -> Result<Self, InputError> {
         let file = tempfile::tempfile_in(spool.dir).map_err(InputError::Spool)?;
         let spooled = fill(&file, &mut stream, spool.bytes_max)?;
         let source = FileSource::new(file).map_err(InputError::Spool)?;

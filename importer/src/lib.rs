@@ -6,8 +6,13 @@
 //! |---|---|
 //! | [`source`] | bytes that can be read at random: a file, memory, a part of either |
 //! | [`format`] | disk image formats, told apart and read by content |
+//! | [`export`] | from a disk to a stream |
+//! | [`image`] | any image of a registry, opened as a disk |
 //! | [`input`] | from a source to the disk in it |
+//! | [`inspect`] | what is on a disk: partitions, file systems, what it shares with others |
 //! | [`layout`] | the layer that a disk becomes, and reading it back |
+//! | [`populate`] | from a disk to a target: parallel, resumable, holes kept |
+//! | [`target`] | raw files, qcow2 files and block devices that are written |
 //! | [`wrapping`] | compressed streams and archives around them |
 //!
 //! **Invariant:** nothing that an image says opens a file or a connection. Images that refer to others are refused.
@@ -19,8 +24,14 @@
     allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")
 )]
 
+pub mod checksum;
+pub mod export;
 pub mod format;
+pub mod image;
 pub mod input;
+pub mod inspect;
 pub mod layout;
+pub mod populate;
 pub mod source;
+pub mod target;
 pub mod wrapping;

@@ -310,7 +310,7 @@ fn archives_that_are_refused() {
         124,
         b"\x80\0\0\0\x7F\xFF\xFF\xFF\xFF\xFF\xFF\xFF",
     );
-    check(&notes, "without a disk");
+    check(&notes, "it ends early");
     for (kind, expected) in [
         (b"x", "an extended header of"),
         (b"L", "an extended header of"),

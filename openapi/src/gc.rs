@@ -53,6 +53,8 @@ pub enum GcTrigger {
     Interval,
     /// Somebody asked for it.
     Request,
+    /// The device was full.
+    Full,
 }
 
 /// A collection.

@@ -13,6 +13,7 @@
 //! - times are RFC 3339 in UTC ([`Timestamp`]), durations whole seconds (`*_seconds`), sizes bytes (`*_bytes`).
 
 mod blob;
+mod checkpoint;
 mod client;
 mod deletion;
 mod gc;
@@ -21,6 +22,7 @@ mod page;
 mod problem;
 mod repository;
 mod retention;
+mod scrub;
 mod server;
 mod stats;
 mod tag;
@@ -29,6 +31,7 @@ mod upload;
 mod usage;
 
 pub use blob::*;
+pub use checkpoint::*;
 pub use client::{Client, Error, is_tls};
 pub use deletion::*;
 pub use gc::*;
@@ -37,6 +40,7 @@ pub use page::{Page, PageQuery, all};
 pub use problem::Problem;
 pub use repository::*;
 pub use retention::*;
+pub use scrub::*;
 pub use server::*;
 pub use stats::*;
 pub use tag::*;

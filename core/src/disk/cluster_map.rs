@@ -34,6 +34,14 @@ impl ClusterMap {
         *word |= mask;
     }
 
+    /// Whether a cluster is there.
+    pub fn contains(&self, cluster: u64) -> bool {
+        let bit = cluster % GROUP_CLUSTERS;
+        self.groups
+            .get(&(cluster / GROUP_CLUSTERS))
+            .is_some_and(|words| words[(bit / WORD_BITS) as usize] >> (bit % WORD_BITS) & 1 == 1)
+    }
+
     /// How many clusters there are.
     pub fn len(&self) -> u64 {
         self.len
@@ -111,6 +119,9 @@ mod tests {
         assert_eq!(map.len(), len);
         assert_eq!(map.last(), runs.last().map(|(_, last)| *last));
         assert_eq!(map.is_empty(), runs.is_empty());
+        assert!(clusters.iter().all(|cluster| map.contains(*cluster)));
+        let beside = runs.iter().map(|(_, last)| last + 1);
+        assert!(!beside.into_iter().any(|cluster| map.contains(cluster)));
     }
 
     #[test]

@@ -112,6 +112,11 @@ impl CanonicalQcow2 {
         self.data
     }
 
+    /// The clusters that hold data.
+    pub fn map(&self) -> &ClusterMap {
+        &self.map
+    }
+
     /// Maximal ranges of adjacent data clusters, as numbers on the disk, in the order in which they lie in the file.
     pub fn runs(&self) -> impl Iterator<Item = Range<u64>> {
         self.map.runs()

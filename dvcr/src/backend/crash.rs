@@ -101,6 +101,21 @@ impl CrashBackend {
         &self.power
     }
 
+    /// The byte at this offset of a pack changes on the device.
+    pub fn damage(&self, pack: PackId, offset: u64) {
+        let mut state = self.state();
+        let pack = state.packs.get_mut(&pack);
+        if let Some(byte) = pack.and_then(|pack| pack.seen.bytes.get_mut(offset as usize)) {
+            *byte ^= 0x10;
+        }
+    }
+
+    /// Whether a pack is sealed.
+    pub fn is_sealed(&self, pack: PackId) -> bool {
+        let state = self.state();
+        state.packs.get(&pack).is_some_and(|pack| pack.seen.sealed)
+    }
+
     /// Bytes of a pack that survive any crash.
     pub fn durable_len(&self, pack: PackId) -> Option<u64> {
         self.state()

@@ -1,12 +1,16 @@
 //! The command line: what the program can do, and how it says so.
 
 mod check_config;
+mod checkpoint;
 mod client;
 mod gc;
 mod ls;
+mod migrate;
 mod openapi;
+mod repair;
 mod retention;
 mod rm;
+mod scrub;
 mod serve;
 mod stats;
 mod table;
@@ -28,7 +32,8 @@ use crate::settings::{self, Settings};
         skopeo copy --dest-tls-verify=false docker-archive:disk.tar docker://127.0.0.1:5000/vi/debian:12\n  \
         dvcr ls vi/debian                           tags, digests and sizes\n  \
         dvcr stats                                  what is stored, and what storing chunks once saves\n  \
-        dvcr rm vi/debian:12                        remove a tag\n\n\
+        dvcr rm vi/debian:12                        remove a tag\n  \
+        dvcr migrate registry https://old.example   bring everything over from another registry\n\n\
         `dvcr COMMAND --help` tells more about a command."
 )]
 struct Cli {
@@ -56,9 +61,21 @@ enum Command {
     /// Show retention rules, and what they would remove.
     #[command(after_help = retention::EXAMPLES)]
     Retention(retention::RetentionArgs),
+    /// Bring everything over from another registry, running or at rest.
+    #[command(after_help = migrate::EXAMPLES)]
+    Migrate(migrate::MigrateArgs),
     /// Remove tags, images or whole repositories, and say what becomes free.
     #[command(after_help = rm::EXAMPLES)]
     Rm(rm::RmArgs),
+    /// Read what is stored and verify it, or see what is damaged.
+    #[command(after_help = scrub::EXAMPLES)]
+    Scrub(scrub::ScrubArgs),
+    /// Write the metadata that packs do not have beside the packs, for backups and repairs.
+    #[command(after_help = checkpoint::EXAMPLES)]
+    Checkpoint(checkpoint::CheckpointArgs),
+    /// Make the metadata of a stopped server anew, from its packs and checkpoints.
+    #[command(after_help = repair::EXAMPLES)]
+    Repair(repair::RepairArgs),
     /// Print the document that describes the management API.
     #[command(after_help = openapi::EXAMPLES)]
     Openapi,
@@ -175,7 +192,7 @@ pub fn main() -> ExitCode {
         tracing::debug!("a TLS provider was installed before");
     }
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // A reader that went away, such as `head`, is no failure to talk about.
             let piped = error.chain().any(|cause| {
@@ -207,17 +224,22 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Repair(args) => return client::block_on(repair::run(args)),
+        Command::Scrub(args) => return client::block_on(scrub::run(args)),
+        Command::Checkpoint(args) => client::block_on(checkpoint::run(args)),
         Command::Serve(args) => serve::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Ls(args) => client::block_on(ls::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Gc(args) => client::block_on(gc::run(args)),
         Command::Retention(args) => client::block_on(retention::run(args)),
+        Command::Migrate(args) => migrate::run(args),
         Command::Rm(args) => client::block_on(rm::run(args)),
         Command::Openapi => openapi::run(),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ const ROWS: usize = 4096;
 const LONG_ROWS: usize = 16;
 
 /// Calls `visit` with every row of the range.
-async fn each(
+pub(super) async fn each(
     meta: &dyn MetaStore,
     mut range: KeyRange,
     page: usize,

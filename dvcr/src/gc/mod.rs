@@ -20,6 +20,7 @@ mod pins;
 pub mod plan;
 mod review;
 mod run;
+pub mod scrub;
 #[cfg(test)]
 mod simulation_tests;
 mod sweep;
@@ -34,7 +35,10 @@ pub use sweep::Swept;
 
 use crate::{
     clock::Clock,
-    meta::MetaStore,
+    meta::{
+        Commit, MetaStore, Txn, key,
+        record::{decode_numbers, encode_numbers},
+    },
     store::{Store, StoreError},
 };
 use plan::{SweepLimits, SweepPlan};
@@ -166,27 +170,26 @@ impl GarbageCollector {
         Ok(plan::plan(facts, &self.options.limits))
     }
 
-    /// Collects again and again, and at once when the device is full. Never returns.
-    pub async fn run(&self) {
-        // Not at once: a start has other things to do than to walk through all recipes.
-        let first = tokio::time::Instant::now() + self.options.interval;
-        let mut ticks = tokio::time::interval_at(first, self.options.interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // A full device stays full if there is no garbage, and looking for it has its price.
-        let mut again = tokio::time::Instant::now();
-        loop {
-            let full = async {
-                tokio::time::sleep_until(again).await;
-                self.store.full().await;
-            };
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = full => tracing::info!("the device is full: collecting garbage now"),
-            }
-            let begun = tokio::time::Instant::now();
-            // The log and the history have the error.
-            let _ = self.collect(false).await;
-            again = tokio::time::Instant::now() + (begun.elapsed() * FULL_REST).max(FULL_REST_MIN);
-        }
+    /// From when this returns until then no pack is removed: what is being copied stays in one place. Reviews go on. A time in
+    /// the past ends it.
+    pub async fn hold(&self, until_ms: u64) -> Result<(), StoreError> {
+        let txn = Txn {
+            puts: vec![(key::pack_hold(), encode_numbers(&[until_ms]))],
+            ..Txn::default()
+        };
+        let _unconditional: Commit = self.meta.commit(txn).await?;
+        // A sweep that is going on has not seen it.
+        drop(self.sweeping.lock().await);
+        Ok(())
+    }
+
+    /// Until when no pack is removed, if that is in the future.
+    pub async fn held_until_ms(&self) -> Result<Option<u64>, StoreError> {
+        let key = key::pack_hold();
+        let Some(row) = self.meta.get_one(&key).await? else {
+            return Ok(None);
+        };
+        let until_ms = decode_numbers(&key, &row)?.first().copied();
+        Ok(until_ms.filter(|until_ms| *until_ms > self.clock.now_ms()))
     }
 }

@@ -1,11 +1,16 @@
 //! Collections: one at a time, asked about while they go on, remembered when they are over.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use super::{Collected, GarbageCollector, Reviewed, Swept};
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
+};
+
+use super::{Collected, FULL_REST, FULL_REST_MIN, GarbageCollector, Reviewed, Swept};
 use crate::{
     meta::{
         Commit, MetaError, Txn, key,
@@ -27,6 +32,8 @@ pub enum Trigger {
     Interval,
     /// Somebody asked for it.
     Request,
+    /// The device was full.
+    Full,
 }
 
 /// How to collect.
@@ -83,6 +90,8 @@ pub struct Run {
 pub(super) struct Runs {
     /// Held by the collection that is going on.
     turn: tokio::sync::Mutex<()>,
+    /// Somebody asked for a collection.
+    asked: Notify,
     state: Mutex<State>,
 }
 
@@ -112,6 +121,13 @@ impl Runs {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The first that was asked for and waits.
+    fn next_asked(&self) -> Option<Run> {
+        let state = self.lock();
+        let mut waiting = state.waiting.iter();
+        waiting.find(|run| run.trigger == Trigger::Request).cloned()
+    }
+
     /// Tells what a sweep that goes on has done.
     pub(super) fn sweeping(&self, swept: Swept, newly_chosen: usize) {
         if let Some(run) = &mut self.lock().current {
@@ -129,22 +145,64 @@ impl Runs {
 }
 
 impl GarbageCollector {
-    /// Begins a collection that goes on by itself. None: so many wait already that another would do nothing new.
-    pub fn start(self: &Arc<Self>, options: RunOptions) -> Option<Run> {
+    /// Asks for a collection, which [`GarbageCollector::run`] does. None: so many wait already that another would do nothing new.
+    pub fn start(&self, options: RunOptions) -> Option<Run> {
         let run = self.new_run(Trigger::Request, options)?;
-        let (gc, begun) = (Arc::clone(self), run.clone());
-        tokio::spawn(async move {
-            // Who asked for it asks what became of it; the log has the error.
-            let _ = gc.perform(begun).await;
-        });
+        self.runs.asked.notify_one();
         Some(run)
+    }
+
+    /// Collects again and again, when somebody asks for it, and at once when the device is full. Never returns.
+    pub async fn run(&self) {
+        // Not at once: a start has other things to do than to walk through all recipes.
+        let first = Instant::now() + self.options.interval;
+        let mut ticks = interval_at(first, self.options.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A full device stays full if there is no garbage, and looking for it has its price.
+        let mut again = Instant::now();
+        loop {
+            let full = async {
+                sleep_until(again).await;
+                self.store.full().await;
+            };
+            let trigger = tokio::select! {
+                _ = ticks.tick() => Trigger::Interval,
+                () = self.runs.asked.notified() => Trigger::Request,
+                () = full => {
+                    tracing::info!("the device is full: collecting garbage now");
+                    Trigger::Full
+                }
+            };
+            let begun = Instant::now();
+            // The log and the history have the errors.
+            match trigger {
+                Trigger::Request => {
+                    while let Some(run) = self.runs.next_asked() {
+                        let _ = self.perform(run).await;
+                    }
+                }
+                trigger => {
+                    let _ = self.collect_for(trigger, RunOptions::default()).await;
+                }
+            }
+            again = Instant::now() + (begun.elapsed() * FULL_REST).max(FULL_REST_MIN);
+        }
     }
 
     /// Reviews what is due; sweeps if something may be dead. With `force` also where that removes more at once than is allowed.
     pub async fn collect(&self, force: bool) -> Result<Collected, StoreError> {
         let options = RunOptions { force, grace: None };
-        match self.new_run(Trigger::Interval, options) {
+        self.collect_for(Trigger::Interval, options).await
+    }
+
+    async fn collect_for(
+        &self,
+        trigger: Trigger,
+        options: RunOptions,
+    ) -> Result<Collected, StoreError> {
+        match self.new_run(trigger, options) {
             Some(run) => self.perform(run).await,
+            // Those that wait do the same.
             None => Ok(Collected::default()),
         }
     }
@@ -340,6 +398,7 @@ fn record_of(run: &Run) -> GcRunRecord {
     let grace = run.options.grace;
     GcRunRecord {
         requested: run.trigger == Trigger::Request,
+        full: run.trigger == Trigger::Full,
         force: run.options.force,
         refused: swept.refused,
         grace_ms: grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
@@ -359,9 +418,10 @@ fn record_of(run: &Run) -> GcRunRecord {
 }
 
 fn run_of(id: u64, record: GcRunRecord) -> Run {
-    let trigger = match record.requested {
-        true => Trigger::Request,
-        false => Trigger::Interval,
+    let trigger = match (record.requested, record.full) {
+        (true, _) => Trigger::Request,
+        (false, true) => Trigger::Full,
+        (false, false) => Trigger::Interval,
     };
     let state = match (record.error.is_empty(), record.refused) {
         (false, _) => RunState::Failed,

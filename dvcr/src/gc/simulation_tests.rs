@@ -17,7 +17,7 @@ use crate::{
     backend::{PackBackend as _, crash::CrashBackend},
     clock::ManualClock,
     meta::{
-        Commit, Key, KeyRange, MetaError, Txn, Value, key,
+        Commit, Key, KeyRange, MetaError, MetaSnapshot, Txn, Value, key,
         memory::MemoryMeta,
         record::{ChunkRecord, Record as _},
     },
@@ -25,6 +25,7 @@ use crate::{
         Principal, Registry, RegistryError, RegistryOptions,
         tests::{body, disk, image, name},
     },
+    repair::{Sources, rebuild, tests::checkpoint_of},
     simulation::{self, Dice, Power},
     store::{StoreOptions, pack::RECORD_HEADER_LEN},
 };
@@ -113,6 +114,11 @@ impl MetaStore for MetaOfOneBoot {
         self.check_durable(&txn);
         self.meta.commit_now(txn)
     }
+
+    async fn snapshot(&self) -> Result<Box<dyn MetaSnapshot>, MetaError> {
+        self.check()?;
+        self.meta.snapshot().await
+    }
 }
 
 /// A server on it.
@@ -135,6 +141,8 @@ impl Machine {
             boot,
         });
         let options = StoreOptions {
+            // What is decoded already would hide what became of it on the device.
+            cache_bytes: 0,
             workers: 2,
             ..StoreOptions::default()
         };
@@ -160,6 +168,21 @@ impl Machine {
         })
     }
 
+    /// A byte of a sealed pack changes.
+    fn damage(&self, dice: &mut Dice) {
+        let packs = self.packs.list().unwrap();
+        let sealed: Vec<_> = packs
+            .into_iter()
+            .filter(|pack| self.packs.is_sealed(*pack))
+            .collect();
+        if sealed.is_empty() || !dice.one_in(2) {
+            return;
+        }
+        let pack = sealed[dice.below(sealed.len() as u64) as usize];
+        let len = self.packs.len(pack).unwrap();
+        self.packs.damage(pack, dice.below(len));
+    }
+
     fn stored_bytes(&self) -> u64 {
         let packs = self.packs.list().unwrap();
         packs
@@ -169,11 +192,31 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// The metadata is lost, and made anew from packs and a checkpoint that is as new as can be.
+    async fn lose_metadata(&mut self) {
+        let checkpoint = checkpoint_of(&*self.meta, self.clock.now_ms()).await;
+        let packs = Arc::clone(&self.packs);
+        let sources = Sources {
+            packs: self.packs.clone(),
+            is_sealed: Box::new(move |pack| packs.is_sealed(pack)),
+            checkpoint: Some(checkpoint),
+        };
+        let meta: Arc<MemoryMeta> = Arc::default();
+        let rebuilt = rebuild(sources, meta.clone(), self.clock.now_ms(), &mut ()).await;
+        let report = rebuilt.unwrap();
+        assert!(report.lost_blobs.is_empty(), "{report}");
+        self.meta = meta;
+    }
+}
+
 /// One client's repository, and what it holds for all the client knows.
 struct Client {
     repository: String,
     dice: Dice,
     manifests: BTreeMap<Digest, Bytes>,
+    /// Whether what is stored may be damaged: then reads may fail.
+    knows_damage: bool,
     /// Where the power failed in between: they are there in full, or not at all.
     unsure: BTreeMap<Digest, Bytes>,
 }
@@ -184,6 +227,7 @@ impl Client {
             repository: format!("r{number}"),
             dice: Dice::new(seed * 1000 + number as u64),
             manifests: BTreeMap::new(),
+            knows_damage: false,
             unsure: BTreeMap::new(),
         }
     }
@@ -317,8 +361,29 @@ impl Client {
 
     async fn look(&mut self, server: &Server) -> Result<(), RegistryError> {
         match self.one() {
-            Some((digest, _)) => self.read_back(server, &digest).await,
+            Some((digest, _)) => match self.read_back(server, &digest).await {
+                Err(RegistryError::Store(StoreError::Corrupt { .. })) if self.knows_damage => {
+                    Ok(())
+                }
+                read => read,
+            },
             None => Ok(()),
+        }
+    }
+
+    /// Everything that this client holds, as a client does it: asks for each blob first.
+    async fn push_again(&mut self, server: &Server) {
+        for manifest in self.manifests.clone().into_values() {
+            for blob in Manifest::parse(None, &manifest).unwrap().blobs() {
+                let data = DISKS
+                    .iter()
+                    .find(|data| Digest::sha256(data) == blob.digest);
+                let small = Bytes::from_static(b"{}");
+                self.push_blob(server, data.unwrap_or(&small))
+                    .await
+                    .unwrap();
+            }
+            self.put(server, manifest, None).await.unwrap();
         }
     }
 
@@ -367,7 +432,12 @@ impl Client {
 }
 
 /// Clients at work while garbage is collected and time goes by.
-async fn everybody(server: &Server, clients: &mut [Client], keeper: &mut Keeper, dice: &mut Dice) {
+async fn everybody(
+    server: &Server,
+    clients: &mut [Client],
+    keeper: Option<&mut Keeper>,
+    dice: &mut Dice,
+) {
     let power = server.machine.packs.power();
     let clients = future::join_all(clients.iter_mut().map(|client| async {
         if let Err(error) = client.work(server).await {
@@ -375,7 +445,9 @@ async fn everybody(server: &Server, clients: &mut [Client], keeper: &mut Keeper,
         }
     }));
     let keeper = async {
-        if let Err(error) = keeper.work(server).await {
+        if let Some(keeper) = keeper
+            && let Err(error) = keeper.work(server).await
+        {
             assert!(power.is_off(), "keeper: {error:?}");
         }
     };
@@ -429,13 +501,16 @@ async fn simulate(seed: u64) {
             machine.packs.power().fail_at_sync(1 + dice.below(80));
         }
         match machine.boot().await {
-            Ok(server) => everybody(&server, &mut clients, &mut keeper, &mut dice).await,
+            Ok(server) => everybody(&server, &mut clients, Some(&mut keeper), &mut dice).await,
             Err(error) => assert!(machine.packs.power().is_off(), "boot: {error:?}"),
         }
         // Also where the power stayed: a server that is killed.
         let packs = machine.packs.reopen(dice.next_u64());
         packs.power().restore();
         machine.packs = Arc::new(packs);
+        if dice.one_in(3) {
+            machine.lose_metadata().await;
+        }
         let server = machine.boot().await.unwrap();
         for client in &mut clients {
             client.check(&server).await;
@@ -445,7 +520,7 @@ async fn simulate(seed: u64) {
     // In the end nothing is stored but what is needed. A tag, what it named, what that listed go one after the other.
     let server = machine.boot().await.unwrap();
     for _ in 0..5 {
-        machine.clock.advance_ms(48 * 60 * MINUTE_MS);
+        machine.clock.advance_ms(10 * 24 * 60 * MINUTE_MS);
         server.registry.expire_uploads().await.unwrap();
         server.registry.gc().collect(false).await.unwrap();
     }
@@ -458,6 +533,57 @@ async fn simulate(seed: u64) {
     }
     server.registry.store().close().await.unwrap();
     assert_no_waste(&machine, &needed).await;
+}
+
+/// Bytes of packs change while clients push, garbage is collected and a scrub never rests. What reads reads right, and once
+/// everybody has pushed again what they hold, everything reads in full.
+async fn simulate_damage(seed: u64) {
+    let mut dice = Dice::new(seed);
+    let machine = Machine {
+        meta: Arc::default(),
+        packs: Arc::new(CrashBackend::new(&Power::new())),
+        clock: Arc::new(ManualClock::new(1_000_000)),
+    };
+    let mut clients: Vec<_> = (0..CLIENTS).map(|n| Client::new(seed, n)).collect();
+    for client in &mut clients {
+        client.knows_damage = true;
+    }
+    let server = machine.boot().await.unwrap();
+    let scrubber = server.registry.scrubber();
+    for _ in 0..3 {
+        let scrub = async {
+            loop {
+                machine.damage(&mut dice);
+                scrubber.read_all().await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut other_dice = Dice::new(seed + 1_000_000);
+        tokio::select! {
+            () = everybody(&server, &mut clients, None, &mut other_dice) => {}
+            () = scrub => {}
+        }
+    }
+    // No more damage. All of it is found, and pushing heals it.
+    let scrub = async || {
+        server.registry.store().rotate_packs().await.unwrap();
+        let repositories = (0..CLIENTS).map(|n| name(&format!("r{n}")));
+        for repository in repositories {
+            scrubber.read_repository(&repository).await.unwrap();
+        }
+    };
+    scrub().await;
+    for client in &mut clients {
+        client.push_again(&server).await;
+    }
+    scrubber.settle().await.unwrap();
+    scrub().await;
+    for client in &mut clients {
+        client.knows_damage = false;
+        client.check(&server).await;
+    }
+    let (_, damaged_blobs, _) = scrubber.status().await.unwrap().found;
+    assert_eq!(damaged_blobs, 0, "everything was healed");
 }
 
 /// A fresh store with the same content takes as much, but for headers and footers of a few packs.
@@ -492,13 +618,26 @@ async fn assert_no_waste(machine: &Machine, manifests: &[Bytes]) {
 /// Seeds tried in each run of the tests; `DVCR_SIMULATION_SEEDS=FROM..TO` tries others.
 const SEEDS: std::ops::Range<u64> = 0..300;
 
+/// Seeds of the simulation of damage in each run of the tests.
+const DAMAGE_SEEDS: std::ops::Range<u64> = 0..60;
+
+#[test]
+fn damage_is_found_and_heals_and_nothing_wrong_is_read() {
+    try_seeds(DAMAGE_SEEDS, simulate_damage);
+}
+
 #[test]
 fn a_committed_manifest_always_reads_back_in_full() {
-    let seeds = std::env::var("DVCR_SIMULATION_SEEDS").ok().map(|text| {
+    try_seeds(SEEDS, simulate);
+}
+
+/// Runs a simulation with these seeds, or those that the environment names, on all cores.
+fn try_seeds<F: Future<Output = ()>>(seeds: std::ops::Range<u64>, simulate: fn(u64) -> F) {
+    let named = std::env::var("DVCR_SIMULATION_SEEDS").ok().map(|text| {
         let (from, to) = text.split_once("..").expect("FROM..TO");
         from.parse().expect("a number")..to.parse().expect("a number")
     });
-    let seeds: Vec<u64> = seeds.unwrap_or(SEEDS).collect();
+    let seeds: Vec<u64> = named.unwrap_or(seeds).collect();
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {

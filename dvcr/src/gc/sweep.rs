@@ -43,6 +43,10 @@ impl GarbageCollector {
     /// Empties packs until few dead bytes are left. With `force` also where that removes more at once than is allowed.
     pub async fn sweep(&self, force: bool) -> Result<Swept, StoreError> {
         let _one_at_a_time = self.sweeping.lock().await;
+        if self.held_until_ms().await?.is_some() {
+            tracing::info!("packs are held for a backup: not sweeping");
+            return Ok(Swept::default());
+        }
         let hint = &self.store.stats().maybe_dead_bytes;
         let looked_for = hint.swap(0, Relaxed);
         let result = self.sweep_all(force).await;
@@ -74,6 +78,11 @@ impl GarbageCollector {
             if plan.victims.is_empty() {
                 return Ok(total);
             }
+            if self.held_until_ms().await?.is_some() {
+                // What is left is for the first sweep after that.
+                self.store.note_dead(1);
+                return Ok(total);
+            }
             let victims: Vec<_> = plan.victims.iter().map(|victim| victim.pack).collect();
             self.runs.sweeping(total, victims.len());
             total.full = 0;
@@ -101,7 +110,7 @@ impl GarbageCollector {
         for pack in victims {
             match self.store.entries(*pack).await {
                 Ok(entries) => packs.push((*pack, entries)),
-                // A crash before its first fsync left a pack without a header.
+                // A crash before its first fsync left a pack without a header, or one after a pack was emptied left no pack.
                 Err(_) if !mark::is_named(&*self.meta, *pack).await? => {
                     packs.push((*pack, Vec::new()));
                 }

@@ -323,6 +323,8 @@ impl Answer {
             // The code that the specification registers for it, and Docker Hub's. Others answer 412 (Harbor), for which no request
             // header gave a condition, or 400 TAG_INVALID (ECR), though nothing is wrong with the tag. No client tries it again.
             E::TagImmutable { .. } => Self::new(S::FORBIDDEN, ErrorCode::Denied, error),
+            // Not 404: it should be there.
+            E::Damaged(_) => Self::ours(S::INTERNAL_SERVER_ERROR, UNKNOWN, &error.to_string()),
             E::Invalid(_) => Self::new(S::BAD_REQUEST, ErrorCode::Unsupported, error),
             // Not 409: clients try 503 again by themselves, and trying again is all there is to do.
             E::Conflict => Self::ours(S::SERVICE_UNAVAILABLE, UNAVAILABLE, &error.to_string())

@@ -4,6 +4,12 @@
 //! name contains, so that the rows of `a` do not run into those of `ab`. Digests are an algorithm byte (1 sha256,
 //! 2 sha512) and the raw bytes. `docs/format.md` has the table.
 
+mod finding;
+mod row;
+
+pub use finding::{Finding, finding, finding_of, findings, found_blobs, pack_hold, scrub_state};
+pub use row::{Row, blob_of, checkpointed, edges_to, parent_of, recipe_of, row_of};
+
 use dvcr_core::{
     chunk::ChunkId,
     oci::{Digest, RepositoryName, Tag},
@@ -31,6 +37,8 @@ const UPLOAD: u8 = 13;
 const REVIEW: u8 = 14;
 const REPOSITORY: u8 = 15;
 const COUNTER: u8 = 16;
+const FINDING: u8 = 17;
+const SCRUB: u8 = 18;
 const USAGE: u8 = 19;
 const GC_RUN: u8 = 20;
 const UNTAGGED: u8 = 21;
@@ -136,12 +144,6 @@ pub fn recipe_rows(id: u64, parts: u32) -> impl Iterator<Item = Key> {
 #[must_use]
 pub fn recipes() -> KeyRange {
     prefix(vec![RECIPE])
-}
-
-/// The recipe of a row among [`recipes`].
-#[must_use]
-pub fn recipe_of(key: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(*key.get(1..)?.first_chunk()?))
 }
 
 /// Whether a row among [`recipes`] is a part, rather than a list of starts.

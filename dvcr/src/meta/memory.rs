@@ -1,11 +1,12 @@
 //! Metadata in memory: for tests, and as the model that other engines are compared with. Not durable.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Check, Commit, Key, KeyRange, MetaError, MetaStore, Txn, Value};
+use super::{Check, Commit, Key, KeyRange, MetaError, MetaSnapshot, MetaStore, Txn, Value};
 
 /// A [`MetaStore`] that forgets everything when it is dropped. Never fails.
 #[derive(Debug, Default)]
@@ -65,6 +66,28 @@ impl MetaStore for MemoryMeta {
     async fn commit(&self, txn: Txn) -> Result<Commit, MetaError> {
         crate::simulation::turn().await;
         self.commit_now(txn)
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn MetaSnapshot>, MetaError> {
+        Ok(Box::new(MemorySnapshot(self.rows().clone())))
+    }
+}
+
+/// A copy of all rows.
+struct MemorySnapshot(BTreeMap<Key, Value>);
+
+impl MetaSnapshot for MemorySnapshot {
+    fn each(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), MetaError> {
+        for (key, value) in in_range(&self.0, range) {
+            if visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

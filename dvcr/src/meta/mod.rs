@@ -16,6 +16,8 @@ pub(crate) mod codec;
 pub mod key;
 pub mod record;
 
+use std::ops::ControlFlow;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -109,4 +111,18 @@ pub trait MetaStore: Send + Sync {
 
     /// Applies the transaction if all its checks hold. Durable when this returns [`Commit::Done`].
     async fn commit(&self, txn: Txn) -> Result<Commit, MetaError>;
+
+    /// The rows as they are now, for a walk that is not to see what is committed meanwhile. Holds back the space of rows
+    /// that are replaced until it is dropped: seconds, not hours.
+    async fn snapshot(&self) -> Result<Box<dyn MetaSnapshot>, MetaError>;
+}
+
+/// All rows as of one moment.
+pub trait MetaSnapshot: Send {
+    /// Calls `visit` with the rows of the range in ascending key order, until it says to break. Blocks.
+    fn each(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), MetaError>;
 }

@@ -1,5 +1,9 @@
 //! Values of the metadata. Each record starts with a byte that names its schema version; `docs/format.md` has the table.
 
+mod scrub;
+
+pub use scrub::{FindingRecord, ScrubRecord};
+
 use bytes::Bytes;
 use dvcr_core::oci::Digest;
 
@@ -400,6 +404,8 @@ impl Record for UsageRecord {
 pub struct GcRunRecord {
     /// Whether somebody asked for it.
     pub requested: bool,
+    /// Whether a full device began it.
+    pub full: bool,
     /// Whether it might remove more at once than is allowed.
     pub force: bool,
     /// Whether packs were not emptied because that would have removed more at once than is allowed.
@@ -437,6 +443,7 @@ const GC_REQUESTED: u8 = 1;
 const GC_FORCE: u8 = 2;
 const GC_REFUSED: u8 = 4;
 const GC_GRACE: u8 = 8;
+const GC_FULL: u8 = 16;
 
 impl Record for GcRunRecord {
     fn encode(&self) -> Value {
@@ -445,6 +452,7 @@ impl Record for GcRunRecord {
             (GC_FORCE, self.force),
             (GC_REFUSED, self.refused),
             (GC_GRACE, self.grace_ms.is_some()),
+            (GC_FULL, self.full),
         ];
         let set = flags.iter().filter(|(_, set)| *set).map(|(bit, _)| bit);
         Writer::new(VERSION)
@@ -472,6 +480,7 @@ impl Record for GcRunRecord {
         let grace_ms = r.u64()?;
         Ok(Self {
             requested: has(GC_REQUESTED),
+            full: has(GC_FULL),
             force: has(GC_FORCE),
             refused: has(GC_REFUSED),
             grace_ms: has(GC_GRACE).then_some(grace_ms),
@@ -609,6 +618,7 @@ mod tests {
         for (requested, grace_ms) in [(true, None), (false, Some(0)), (false, Some(7))] {
             check(GcRunRecord {
                 requested,
+                full: !requested,
                 force: !requested,
                 refused: requested,
                 grace_ms,

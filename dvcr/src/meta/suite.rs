@@ -3,7 +3,7 @@
 // Test code that other crates may call, so no allowance for tests covers it.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use super::{Check, Commit, Key, KeyRange, MetaStore, Txn, Value};
 
@@ -24,10 +24,37 @@ where
     checks_see_the_state_before_the_transaction(&make().await).await;
     puts_win_over_deletes(&make().await).await;
     large_values_survive(&make().await).await;
+    a_snapshot_does_not_see_what_comes_later(&make().await).await;
     concurrent_increments_lose_nothing(Arc::new(make().await)).await;
     an_empty_range_admits_one_of_many(Arc::new(make().await)).await;
     a_guard_and_its_row_exclude_each_other(Arc::new(make().await)).await;
     reads_see_what_was_acknowledged(Arc::new(make().await)).await;
+}
+
+async fn a_snapshot_does_not_see_what_comes_later(store: &impl MetaStore) {
+    done(store, puts(&[(b"a", b"1"), (b"b", b"2"), (b"c", b"3")])).await;
+    let snapshot = store.snapshot().await.unwrap();
+    let mut txn = puts(&[(b"a", b"9"), (b"d", b"4")]);
+    txn.deletes.push(b"b".to_vec());
+    done(store, txn).await;
+    let seen = |range: &KeyRange, most: usize| {
+        let mut rows = Vec::new();
+        let mut visit = |key: &[u8], value: &[u8]| {
+            rows.push([key, value].concat());
+            if rows.len() == most {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        snapshot.each(range, &mut visit).unwrap();
+        rows
+    };
+    let all = range(b"a", b"z");
+    assert_eq!(seen(&all, 9), [b"a1", b"b2", b"c3"]);
+    assert_eq!(seen(&all, 2), [b"a1", b"b2"]);
+    assert_eq!(seen(&range(b"b", b"c"), 9), [b"b2"]);
+    assert!(seen(&range(b"z", b"a"), 9).is_empty());
 }
 
 /// A range of keys.

@@ -16,7 +16,12 @@ use prometheus_client::{
 };
 
 use crate::{
-    durations::Durations, gc::GcStats, meta::redb::MetaStats, registry::Registry, store::Store,
+    checkpoint::CheckpointStats,
+    durations::Durations,
+    gc::{GcStats, scrub::ScrubStats},
+    meta::redb::MetaStats,
+    registry::Registry,
+    store::Store,
 };
 
 /// Sizes that are too dear to count at each scrape; whoever runs the server refreshes them.
@@ -38,6 +43,10 @@ pub struct StorageCollector {
     pub meta: Arc<MetaStats>,
     /// What garbage collection did.
     pub gc: Arc<GcStats>,
+    /// What scrubs did and found.
+    pub scrub: Arc<ScrubStats>,
+    /// The checkpoints that were taken.
+    pub checkpoints: Arc<CheckpointStats>,
     /// For the upload sessions that are going on.
     pub registry: Registry,
     /// What is refreshed now and then.
@@ -54,7 +63,8 @@ impl Collector for StorageCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let mut write = Write(&mut encoder);
         let stats = self.store.stats();
-        let (meta, gc) = (&self.meta, &self.gc);
+        let (meta, gc, checkpoints) = (&self.meta, &self.gc, &self.checkpoints);
+        let scrub = &self.scrub;
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         for (name, help, value) in [
             ("ingest", "Bytes of blobs taken in", &stats.ingested_bytes),
@@ -82,6 +92,11 @@ impl Collector for StorageCollector {
                 "gc_moved",
                 "Bytes that garbage collection copied for that",
                 &gc.moved_bytes,
+            ),
+            (
+                "scrub",
+                "Stored bytes that scrubs read and verified",
+                &scrub.bytes,
             ),
         ] {
             write.counter(name, help, Some(Unit::Bytes), get(value))?;
@@ -133,6 +148,12 @@ impl Collector for StorageCollector {
                 "Collections not done because they would have removed too much at once",
                 get(&gc.refused),
             ),
+            ("checkpoints", "Checkpoints taken", get(&checkpoints.taken)),
+            (
+                "checkpoint_failures",
+                "Checkpoints that failed",
+                get(&checkpoints.failed),
+            ),
             (
                 "retention_removed_tags",
                 "Tags that retention rules removed",
@@ -173,6 +194,11 @@ impl Collector for StorageCollector {
                 get(&self.sizes.stored_bytes),
             ),
             (
+                "checkpoint",
+                "Bytes of the newest checkpoint",
+                get(&checkpoints.newest_bytes),
+            ),
+            (
                 "cache",
                 "Bytes of decoded chunks in memory",
                 self.store.cached_bytes(),
@@ -187,6 +213,21 @@ impl Collector for StorageCollector {
         }
         for (name, help, value) in [
             ("blobs", "Blobs", get(&self.sizes.blobs)),
+            (
+                "scrub_damaged_chunks",
+                "Chunks that are known to be damaged",
+                get(&scrub.found_chunks),
+            ),
+            (
+                "scrub_damaged_blobs",
+                "Blobs that are known to be damaged; pushing them again heals them",
+                get(&scrub.found_blobs),
+            ),
+            (
+                "scrub_damaged_packs",
+                "Packs that cannot be listed",
+                get(&scrub.found_packs),
+            ),
             (
                 "compress_queue",
                 "Blocks that wait for or are with a compression worker",
@@ -205,6 +246,18 @@ impl Collector for StorageCollector {
         ] {
             write.gauge(name, help, None, value)?;
         }
+        write.gauge(
+            "scrub_full_pass_time",
+            "When the last scrub of all packs ended, Unix time; 0 while there was none",
+            Some(Unit::Seconds),
+            get(&scrub.full_pass_ms) / 1000,
+        )?;
+        write.gauge(
+            "checkpoint_time",
+            "As of when the newest checkpoint is, Unix time; 0 while there is none",
+            Some(Unit::Seconds),
+            get(&checkpoints.newest_ms) / 1000,
+        )?;
         write.durations(
             "fsync",
             "How long making a pack durable took",

@@ -103,6 +103,10 @@ impl Registry {
         policy::authorize(who, Some(repository), Action::Pull)?;
         loop {
             let (hold, blob) = self.0.held(repository, digest).await?;
+            // Whoever asks pushes it if it is not there, and that heals it.
+            if self.0.store.is_damaged(digest) {
+                return Err(RegistryError::BlobUnknown(*digest));
+            }
             if self.0.renew_lease(repository, digest, &hold).await? {
                 return Ok(blob.info(digest));
             }
@@ -264,6 +268,10 @@ impl Inner {
         digest: &Digest,
         from: Option<&RepositoryName>,
     ) -> Result<Option<RepositoryName>, RegistryError> {
+        // An upload instead heals it.
+        if self.store.is_damaged(digest) {
+            return Ok(None);
+        }
         if let Some(from) = from {
             let allowed = policy::authorize(who, Some(from), Action::Pull).is_ok();
             let held = allowed && self.get(&key::hold(from, digest)).await?.is_some();

@@ -84,6 +84,11 @@ pub enum RegistryError {
         /// What was refused: it cannot be ...
         refused: &'static str,
     },
+    /// A part of the blob is known to be damaged.
+    #[error(
+        "blob {0} is damaged on this server; pushing it again heals it, and a range of it may still be read"
+    )]
+    Damaged(Digest),
     /// The request contradicts itself or the specification.
     #[error("{0}")]
     Invalid(String),

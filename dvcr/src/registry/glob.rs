@@ -5,7 +5,7 @@
 ///
 /// Takes time in proportion to the product of the lengths, whatever the stars.
 #[must_use]
-pub(super) fn glob_fits(glob: &str, name: &str) -> bool {
+pub(crate) fn glob_fits(glob: &str, name: &str) -> bool {
     let (glob, name) = (glob.as_bytes(), name.as_bytes());
     // reached[j]: the part of the glob seen so far fits the first j bytes of the name.
     let mut reached = vec![false; name.len() + 1];

@@ -4,13 +4,14 @@
 //! conditional transaction whose checks say what it relied on; where another request got there first it starts over.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
 mod blob;
 mod blob_list;
 mod body;
+mod checkpoint;
 #[cfg(test)]
 mod crash_tests;
 pub mod deletion;
@@ -18,7 +19,7 @@ mod error;
 #[cfg(test)]
 mod fault_tests;
 pub mod gc;
-mod glob;
+pub(crate) mod glob;
 pub mod immutable;
 mod inspect;
 mod manifest;
@@ -28,6 +29,7 @@ mod referrer;
 mod removal;
 mod repository;
 pub mod retention;
+mod scrub;
 mod session;
 mod stats;
 mod tag;
@@ -40,11 +42,13 @@ mod usage;
 pub use blob::{BlobInfo, BlobReader};
 pub use blob_list::{BlobDetail, BlobEntry};
 pub use body::{Body, BodyError};
+pub use checkpoint::Checkpointed;
 pub use error::RegistryError;
 pub use inspect::{Child, ManifestDetail, ManifestEntry, Role, TagEntry};
 pub use manifest::{ManifestPut, StoredManifest};
 pub use principal::Principal;
 pub use repository::{RepositoryDetail, RepositoryEntry};
+pub use scrub::{Damage, FoundDamage};
 pub use session::{SessionId, SessionIdError, UploadStatus};
 pub use stats::Stats;
 pub use upload_list::UploadEntry;
@@ -53,8 +57,9 @@ pub use usage::UsageSample;
 use dvcr_core::oci::RepositoryName;
 
 use crate::{
+    checkpoint::Checkpoints,
     clock::Clock,
-    gc::{GarbageCollector, GcOptions, drop_repository_if_empty},
+    gc::{GarbageCollector, GcOptions, drop_repository_if_empty, scrub::Scrubber},
     meta::{
         Check, Commit, Key, MetaStore, Txn, Value, key,
         record::{Record, RepositoryRecord},
@@ -82,6 +87,8 @@ pub struct RegistryOptions {
     pub uploads_max: usize,
     /// When and how hard garbage is collected.
     pub gc: GcOptions,
+    /// Stored bytes that are read and verified in an hour; 0 for none.
+    pub scrub_bytes_per_hour: u64,
     /// Which repositories may hold manifests with missing children; the first rule that fits decides.
     pub sparse: Vec<SparseRule>,
     /// Which tags may not be moved or deleted; the strictest rule that fits decides.
@@ -98,6 +105,7 @@ impl Default for RegistryOptions {
             upload_expiry: Duration::from_secs(24 * 3600),
             uploads_max: 10_000,
             gc: GcOptions::default(),
+            scrub_bytes_per_hour: 1536 << 20,
             sparse: Vec::new(),
             immutable: Vec::new(),
             retention: Vec::new(),
@@ -117,6 +125,9 @@ struct Inner {
     sessions: Sessions,
     gc: Arc<GarbageCollector>,
     retained: RetentionStats,
+    scrubber: Arc<Scrubber>,
+    /// None where there is no directory for them.
+    checkpoints: OnceLock<Arc<Checkpoints>>,
     /// When usage was noted last, milliseconds since 1970.
     last_sample_ms: AtomicU64,
 }
@@ -140,6 +151,12 @@ impl Registry {
         options: RegistryOptions,
     ) -> Self {
         let sessions = Sessions::new(options.uploads_max);
+        let scrubber = Scrubber::new(
+            Arc::clone(&meta),
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            options.scrub_bytes_per_hour,
+        );
         let gc = GarbageCollector::new(
             Arc::clone(&meta),
             Arc::clone(&store),
@@ -155,6 +172,8 @@ impl Registry {
             sessions,
             gc: Arc::new(gc),
             retained: RetentionStats::default(),
+            scrubber: Arc::new(scrubber),
+            checkpoints: OnceLock::new(),
             last_sample_ms: AtomicU64::new(0),
         }));
         // Weak: the collector is a part of the registry.
@@ -168,6 +187,13 @@ impl Registry {
             })
         }));
         registry
+    }
+
+    /// The same registry, which takes checkpoints when it is asked to. What was set first stays.
+    #[must_use]
+    pub fn with_checkpoints(self, checkpoints: Arc<Checkpoints>) -> Self {
+        let _ = self.0.checkpoints.set(checkpoints);
+        self
     }
 
     /// Whether the principal may look after the server itself, rather than what is in it.

@@ -149,7 +149,10 @@ impl Registry {
                 0 => Some(inner.gc.pin(&digest).await),
                 _ => None,
             };
-            let known = pin.is_some() && inner.get(&key::blob(&digest)).await?.is_some();
+            // A damaged blob is stored anew.
+            let known = pin.is_some()
+                && !inner.store.is_damaged(&digest)
+                && inner.get(&key::blob(&digest)).await?.is_some();
             let _pin = pin.filter(|_| known);
             let mut ingest = if known {
                 Ingest::verify(Arc::clone(&inner.store), digest.algorithm())
@@ -482,10 +485,27 @@ impl Inner {
         session: Option<&SessionId>,
     ) -> Result<(), RegistryError> {
         self.transact(|| async {
-            let now = self.now_ms();
             let mut txn = Txn::default();
             let blob_key = key::blob(digest);
+            let is_damaged = self.store.is_damaged(digest);
             match (self.get(&blob_key).await?, &finished.body) {
+                // The new bytes take the place of the old ones: all of their chunks were looked up or stored just now.
+                (Some(old), body) if is_damaged && *body != FinishedBody::Verified => {
+                    let row = BlobRecord::decode(&blob_key, &old)?;
+                    if let BlobBody::Recipe { id, parts } = row.body {
+                        txn.deletes.extend(key::recipe_rows(id, parts));
+                        self.store.note_dead(1);
+                    }
+                    finished.prepare(&mut txn).await?;
+                    let row = BlobRecord {
+                        created_ms: row.created_ms,
+                        ..self.blob_row(digest, finished, &mut txn)?
+                    };
+                    let finding = key::finding(&key::Finding::Blob(*digest));
+                    txn.checks.push(Check::Exact(blob_key.clone(), old));
+                    txn.deletes.push(finding);
+                    txn.puts.push((blob_key, row.encode()));
+                }
                 (Some(_), body) => {
                     txn.checks.push(Check::Present(blob_key));
                     if let FinishedBody::Recipe { id, parts } = body {
@@ -495,25 +515,9 @@ impl Inner {
                 }
                 // Deleted since this upload began to verify it only.
                 (None, FinishedBody::Verified) => return Err(RegistryError::Conflict),
-                (None, body) => {
+                (None, _) => {
                     finished.prepare(&mut txn).await?;
-                    let body = match body {
-                        FinishedBody::Recipe { id, parts } => BlobBody::Recipe {
-                            id: *id,
-                            parts: *parts,
-                        },
-                        FinishedBody::Inline(bytes) => {
-                            txn.puts.push((key::inline(digest), bytes.clone()));
-                            BlobBody::Inline
-                        }
-                        FinishedBody::Verified => return Err(RegistryError::Conflict),
-                    };
-                    let row = BlobRecord {
-                        len: finished.len,
-                        body,
-                        stored_len: finished.stored_len,
-                        created_ms: now,
-                    };
+                    let row = self.blob_row(digest, finished, &mut txn)?;
                     txn.checks.push(Check::Absent(blob_key.clone()));
                     txn.puts.push((blob_key, row.encode()));
                 }
@@ -522,9 +526,40 @@ impl Inner {
             if let Some(id) = session {
                 txn.deletes.push(key::upload(&id.0));
             }
-            Ok((txn, ()))
+            Ok((txn, is_damaged))
         })
         .await
+        .map(|was_damaged| {
+            if was_damaged {
+                self.store.forget_damage(digest);
+            }
+        })
+    }
+
+    /// The row of a blob that was just taken in; its bytes go into the transaction where they are few.
+    fn blob_row(
+        &self,
+        digest: &Digest,
+        finished: &Finished,
+        txn: &mut Txn,
+    ) -> Result<BlobRecord, RegistryError> {
+        let body = match &finished.body {
+            FinishedBody::Recipe { id, parts } => BlobBody::Recipe {
+                id: *id,
+                parts: *parts,
+            },
+            FinishedBody::Inline(bytes) => {
+                txn.puts.push((key::inline(digest), bytes.clone()));
+                BlobBody::Inline
+            }
+            FinishedBody::Verified => return Err(RegistryError::Conflict),
+        };
+        Ok(BlobRecord {
+            len: finished.len,
+            body,
+            stored_len: finished.stored_len,
+            created_ms: self.now_ms(),
+        })
     }
 
     /// Adds to the transaction that the repository holds the blob, under a lease until a manifest refers to it.

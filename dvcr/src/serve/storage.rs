@@ -10,10 +10,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     backend::file::FileBackend,
+    checkpoint::Checkpoints,
     clock::SystemClock,
     data_dir::DataDir,
     gc::{GcOptions, plan::SweepLimits},
-    meta::redb::{RedbMeta, RedbOptions},
+    meta::redb::{MetaStats, RedbMeta, RedbOptions},
     metrics::storage::{Sizes, StorageCollector},
     registry::{Registry, RegistryOptions},
     settings::Settings,
@@ -31,6 +32,8 @@ pub(super) struct Storage {
     registry: Registry,
     store: Arc<Store>,
     meta: Arc<RedbMeta>,
+    checkpoints: Arc<Checkpoints>,
+    checkpoint_interval: Duration,
     sizes: Arc<Sizes>,
     /// Keeps other servers out; given up last.
     _data: DataDir,
@@ -72,15 +75,26 @@ impl Storage {
             lease: settings.lease.0,
             grace: settings.gc.grace.0,
             upload_expiry: settings.upload_expiry.0,
+            scrub_bytes_per_hour: settings.scrub.bytes_per_hour.0,
             sparse: settings.sparse.clone(),
             immutable: settings.immutable.clone(),
             retention: settings.retention.clone(),
             ..RegistryOptions::default()
         };
+        let checkpoints = Arc::new(Checkpoints::new(
+            data.checkpoints_path(),
+            meta.clone(),
+            clock.clone(),
+            settings.checkpoint.keep,
+            settings.reserve_bytes.0,
+        ));
         Ok(Self {
-            registry: Registry::new(meta.clone(), Arc::clone(&store), clock, options),
+            registry: Registry::new(meta.clone(), Arc::clone(&store), clock, options)
+                .with_checkpoints(Arc::clone(&checkpoints)),
             store,
             meta,
+            checkpoints,
+            checkpoint_interval: settings.checkpoint.interval.0,
             sizes: Arc::default(),
             _data: data,
         })
@@ -96,16 +110,25 @@ impl Storage {
             store: Arc::clone(&self.store),
             meta: self.meta.stats(),
             gc: Arc::clone(self.registry.gc().stats()),
+            scrub: Arc::clone(self.registry.scrubber().stats()),
+            checkpoints: Arc::clone(self.checkpoints.stats()),
             registry: self.registry.clone(),
             sizes: Arc::clone(&self.sizes),
         })
     }
 
     /// Does what must be done now and then, until the handles are dropped.
-    pub(super) fn keep_up(&self) -> [AbortOnDropHandle<()>; 3] {
+    pub(super) fn keep_up(&self) -> [AbortOnDropHandle<()>; 5] {
         let gc = Arc::clone(self.registry.gc());
+        let scrubber = Arc::clone(self.registry.scrubber());
         [
             AbortOnDropHandle::new(tokio::spawn(async move { gc.run().await })),
+            AbortOnDropHandle::new(tokio::spawn(async move { scrubber.work().await })),
+            AbortOnDropHandle::new(tokio::spawn(take_checkpoints(
+                Arc::clone(&self.checkpoints),
+                self.meta.stats(),
+                self.checkpoint_interval,
+            ))),
             AbortOnDropHandle::new(tokio::spawn(expire_uploads(self.registry.clone()))),
             AbortOnDropHandle::new(tokio::spawn(count_sizes(
                 self.registry.clone(),
@@ -117,8 +140,47 @@ impl Storage {
     /// Puts away what is open. What was acknowledged is durable without this, too.
     pub(super) async fn close(self) -> anyhow::Result<()> {
         let closed = self.store.close().await.context("close the store");
+        // A server that cannot write one stops all the same: the metadata is whole.
+        if let Err(error) = self.checkpoints.take().await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "take a checkpoint at the end"
+            );
+        }
         self.meta.close().await;
         closed
+    }
+}
+
+/// Takes a checkpoint now and then, unless nothing was written since the last one.
+async fn take_checkpoints(checkpoints: Arc<Checkpoints>, meta: Arc<MetaStats>, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut seen = None;
+    loop {
+        ticks.tick().await;
+        let transactions = meta.transactions();
+        if seen == Some(transactions) {
+            continue;
+        }
+        match checkpoints.take().await {
+            Ok(checkpoint) => {
+                seen = Some(transactions);
+                let crate::checkpoint::Checkpoint {
+                    number,
+                    rows,
+                    bytes,
+                    ..
+                } = checkpoint;
+                tracing::info!(number, rows, bytes, "took a checkpoint");
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "take a checkpoint; the last one stands"
+                );
+            }
+        }
     }
 }
 

@@ -65,6 +65,10 @@ pub struct Settings {
     pub retention: Vec<RetentionRule>,
     /// Garbage collection.
     pub gc: GcSettings,
+    /// Snapshots of the metadata beside the packs.
+    pub checkpoint: CheckpointSettings,
+    /// Verification of what is stored.
+    pub scrub: ScrubSettings,
     /// Certificate and key, for HTTPS.
     pub tls: TlsSettings,
     /// Bounds on clients.
@@ -96,6 +100,42 @@ impl Default for GcSettings {
             grace: Time::hours(1),
             unused_percent: 10,
             removed_percent: 50,
+        }
+    }
+}
+
+/// When the metadata that packs do not have is written beside them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// Time between two checkpoints; what is newer than the last one is lost with the metadata. One is taken at shutdown, too.
+    /// Default 1 h; 1 min to 7 days.
+    pub interval: Time,
+    /// Checkpoints that are kept. Default 4; 1 to 1,000.
+    pub keep: usize,
+}
+
+impl Default for CheckpointSettings {
+    fn default() -> Self {
+        Self {
+            interval: Time::hours(1),
+            keep: 4,
+        }
+    }
+}
+
+/// How fast stored bytes are verified in the background.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScrubSettings {
+    /// Bytes that are read and verified in an hour. Default 1,536 MiB, which is 1 TiB in a month; 0 to 1,024 TiB. 0 turns it off.
+    pub bytes_per_hour: Bytes,
+}
+
+impl Default for ScrubSettings {
+    fn default() -> Self {
+        Self {
+            bytes_per_hour: Bytes::mib(1536),
         }
     }
 }
@@ -196,6 +236,8 @@ impl Default for Settings {
             immutable: Vec::new(),
             retention: Vec::new(),
             gc: GcSettings::default(),
+            checkpoint: CheckpointSettings::default(),
+            scrub: ScrubSettings::default(),
             tls: TlsSettings::default(),
             limits: LimitSettings::default(),
             log: LogSettings::default(),
@@ -231,7 +273,7 @@ impl Default for LogSettings {
 }
 
 /// Every key that a variable or `--set` can name, in the order of the file.
-pub const KEYS: [&str; 33] = [
+pub const KEYS: [&str; 36] = [
     "listen",
     "data",
     "allow_anonymous",
@@ -250,6 +292,9 @@ pub const KEYS: [&str; 33] = [
     "gc.grace",
     "gc.unused_percent",
     "gc.removed_percent",
+    "checkpoint.interval",
+    "checkpoint.keep",
+    "scrub.bytes_per_hour",
     "tls.certificate",
     "tls.key",
     "limits.connections",
@@ -439,6 +484,8 @@ impl Settings {
             immutable,
             retention,
             gc,
+            checkpoint,
+            scrub,
             tls,
             limits,
             log,
@@ -507,6 +554,19 @@ impl Settings {
         faults.bound("gc.grace", *grace, Time::seconds(0), month);
         faults.bound("gc.unused_percent", *unused_percent, 1, 100);
         faults.bound("gc.removed_percent", *removed_percent, 1, 100);
+        faults.bound(
+            "checkpoint.interval",
+            checkpoint.interval,
+            minute,
+            Time::hours(7 * 24),
+        );
+        faults.bound("checkpoint.keep", checkpoint.keep, 1, 1_000);
+        faults.bound(
+            "scrub.bytes_per_hour",
+            scrub.bytes_per_hour,
+            Bytes(0),
+            Bytes::tib(1_024),
+        );
         faults.bound("drain", *drain, Time::seconds(0), Time::hours(1));
         faults.bound("limits.connections", *connections, 1, 1_000_000);
         faults.bound("limits.requests", *requests, 1, 1_000_000);

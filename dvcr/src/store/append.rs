@@ -191,16 +191,13 @@ impl AppendTask {
         if self.store.lanes.pending.generation() == generation {
             return Ok(records);
         }
-        let keys: Vec<_> = records
-            .iter()
-            .filter_map(chunk_id)
-            .map(|id| key::chunk(&id))
-            .collect();
+        let ids: Vec<_> = records.iter().filter_map(chunk_id).collect();
+        let keys: Vec<_> = ids.iter().map(key::chunk).collect();
         let rows = self.store.meta.get(&keys).await?;
         let mut new = Vec::with_capacity(records.len());
-        for ((record, row), key) in records.into_iter().zip(rows).zip(&keys) {
+        for (((record, id), row), key) in records.into_iter().zip(ids).zip(rows).zip(&keys) {
             let location = row.map(|row| ChunkRecord::decode(key, &row)).transpose()?;
-            match location.filter(|location| !self.store.condemned.contains(location.pack)) {
+            match location.filter(|location| self.store.is_usable(&id, location)) {
                 None => new.push(record),
                 Some(location) => {
                     self.store.deduplicated(record.header().raw_len());

@@ -124,10 +124,10 @@ impl CutTask {
                 None => match rows.next() {
                     Some((Some(row), key)) => {
                         let location = ChunkRecord::decode(key, &row)?;
-                        if self.store.condemned.contains(location.pack) {
-                            At::New
-                        } else {
+                        if self.store.is_usable(&id, &location) {
                             At::Stored(location)
+                        } else {
+                            At::New
                         }
                     }
                     _ => At::New,

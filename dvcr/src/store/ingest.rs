@@ -31,9 +31,10 @@ use super::{
     cut::CutTask,
     hasher::Hasher,
     ingest_state::IngestState,
-    pack::{BlobHead, Codec, Record, RecordId},
+    pack::BlobHead,
     recipe::RecipeBuilder,
     segment::Segment,
+    verify::blob_head_record,
 };
 use crate::{
     blocking,
@@ -341,17 +342,7 @@ impl Ingest {
             parts: builder.parts(),
             created_unix_ms: self.store.clock.now_ms(),
         };
-        let payload = Bytes::from(head.encode());
-        let len = payload.len();
-        let head = Record::new(
-            RecordId::BlobHead {
-                recipe: builder.id(),
-            },
-            Codec::Raw,
-            len,
-            vec![payload],
-        )
-        .map_err(|e| StoreError::io("lay out a blob head".into(), std::io::Error::other(e)))?;
+        let head = blob_head_record(&head)?;
         let part = recipe_record(builder.id(), number, part)?;
         segment.append_books(&ticket, vec![part, head]).await?;
         Ok(Finished {

@@ -21,6 +21,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
 use super::{
     StoreError, StoreStats,
+    damaged::Damaged,
     epoch::Condemned,
     ids::IdAllocator,
     pack::{PackBuilder, PackHeader, RECORD_HEADER_LEN, Record, RecordId},
@@ -131,6 +132,7 @@ pub(crate) struct Lanes {
     stats: Arc<StoreStats>,
     pub(crate) pending: Pending,
     condemned: Arc<Condemned>,
+    pub(crate) damaged: Arc<Damaged>,
     /// Told when an upload met a full device.
     pub(crate) full: Notify,
     lanes: [Lane; LANES + 1],
@@ -161,6 +163,7 @@ impl Lanes {
         ids: IdAllocator,
         stats: Arc<StoreStats>,
         condemned: Arc<Condemned>,
+        damaged: Arc<Damaged>,
     ) -> Self {
         Self {
             packs,
@@ -169,6 +172,7 @@ impl Lanes {
             stats,
             pending: Pending::default(),
             condemned,
+            damaged,
             full: Notify::new(),
             lanes: Default::default(),
         }
@@ -509,6 +513,7 @@ mod tests {
             Arc::new(MemoryBackend::default()),
             Arc::clone(&meta),
             IdAllocator::new(meta, "pack"),
+            Arc::default(),
             Arc::default(),
             Arc::default(),
         ));

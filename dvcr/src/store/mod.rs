@@ -13,7 +13,9 @@ use tokio_util::task::TaskTracker;
 
 mod append;
 mod compress;
+mod contents;
 mod cut;
+mod damaged;
 mod epoch;
 mod error;
 mod hasher;
@@ -28,8 +30,10 @@ mod recover;
 mod repack;
 mod segment;
 mod stats;
+mod verify;
 mod zstd_stream;
 
+pub(crate) use contents::{PackContents, read_contents};
 pub use error::StoreError;
 pub use ingest::{
     BLOCK_BYTES, CheckpointRow, FLUSH_BYTES, FLUSH_INTERVAL, Finished, FinishedBody,
@@ -39,8 +43,10 @@ pub use ingest_state::IngestState;
 pub use read::Reading;
 pub use repack::Emptied;
 pub use stats::StoreStats;
+pub(crate) use verify::{Bad, Expected};
 
 use compress::Codecs;
+use damaged::Damaged;
 use epoch::{Condemned, Epochs};
 use ids::IdAllocator;
 use lane::Lanes;
@@ -91,6 +97,7 @@ pub struct Store {
     tasks: TaskTracker,
     epochs: Arc<Epochs>,
     condemned: Arc<Condemned>,
+    damaged: Arc<Damaged>,
     chunk_cache: ChunkCache,
     part_cache: PartCache,
 }
@@ -108,6 +115,7 @@ impl Store {
     ) -> Result<Arc<Self>, StoreError> {
         let stats = Arc::new(StoreStats::default());
         let condemned: Arc<Condemned> = Arc::default();
+        let damaged: Arc<Damaged> = Arc::default();
         let pack_ids = IdAllocator::new(Arc::clone(&meta), "pack");
         let lanes = Lanes::new(
             Arc::clone(&packs),
@@ -115,6 +123,7 @@ impl Store {
             pack_ids,
             Arc::clone(&stats),
             Arc::clone(&condemned),
+            Arc::clone(&damaged),
         );
         let store = Arc::new(Self {
             recipes: IdAllocator::new(Arc::clone(&meta), "recipe"),
@@ -125,6 +134,7 @@ impl Store {
             tasks: TaskTracker::new(),
             epochs: Arc::default(),
             condemned,
+            damaged,
             chunk_cache: read::chunk_cache(options.cache_bytes),
             part_cache: read::part_cache(),
             meta,
@@ -134,6 +144,7 @@ impl Store {
             stats,
         });
         let left_open = store.unsealed().await?;
+        store.load_damaged().await?;
         store.note_dead(1);
         store
             .tasks

@@ -368,6 +368,7 @@ impl Store {
     ) -> Result<Vec<T>, StoreError> {
         let finish = Arc::new(finish);
         let mut locations: Arc<[_]> = self.locations(&ids).await?.into();
+        let mut was_corrupt = false;
         loop {
             let (store, ids_there, finish) = (Arc::clone(self), ids.clone(), Arc::clone(&finish));
             let there = Arc::clone(&locations);
@@ -381,10 +382,27 @@ impl Store {
                         locations = now;
                         continue;
                     }
-                    if matches!(error, StoreError::Corrupt { .. }) {
-                        self.stats.bad_chunks.fetch_add(1, Relaxed);
+                    let StoreError::Corrupt { pack, offset, what } = error else {
+                        return Err(error);
+                    };
+                    // Once more: a bus or memory may have had a bad moment.
+                    if !was_corrupt {
+                        was_corrupt = true;
+                        continue;
                     }
-                    return Err(error);
+                    self.stats.bad_chunks.fetch_add(1, Relaxed);
+                    let is_it =
+                        |at: &&ChunkRecord| (at.pack, u64::from(at.offset)) == (pack, offset);
+                    if let Some((id, at)) = ids.iter().zip(&*locations).find(|(_, at)| is_it(at)) {
+                        // The read has failed in any case.
+                        if let Err(error) = self.mark_chunk(id, at, &what).await {
+                            tracing::error!(
+                                error = &error as &dyn std::error::Error,
+                                "note a damaged chunk"
+                            );
+                        }
+                    }
+                    return Err(StoreError::Corrupt { pack, offset, what });
                 }
                 done => return done,
             }

@@ -10,10 +10,12 @@ use dvcr_core::chunk::ChunkId;
 
 use super::{
     Store, StoreError,
+    compress::Codecs,
+    contents::{PackDamage, read_contents},
     lane::Appended,
-    pack::{Codec, Entry, PackHeader, Record, RecordId, RecordWalk, WalkEnd, open_record},
-    recover::read_footer,
+    pack::{Entry, Record, RecordId},
     segment::Segment,
+    verify::check_record,
 };
 use crate::{
     backend::{PackBackend, PackId},
@@ -198,26 +200,32 @@ impl Store {
             .collect();
         let (packs, codecs) = (Arc::clone(&self.packs), Arc::clone(&self.codecs));
         let records = blocking::run(move || {
+            let read_once = |entry: &Entry| {
+                let read = packs.read(pack, u64::from(entry.offset), entry.header.record_len());
+                checked(entry, read, &codecs)
+            };
+            // Once more where it fails: a bus or memory may have had a bad moment.
+            let read = |entry: &Entry| read_once(entry).or_else(|_| read_once(entry));
             wanted
-                .iter()
-                .map(|entry| {
-                    let read = packs.read(pack, u64::from(entry.offset), entry.header.record_len());
-                    checked(entry, read, |codec, payload, len| {
-                        codecs.decode(codec, payload, len)
-                    })
-                    .transpose()
-                })
-                .flatten()
+                .into_iter()
+                .filter_map(|entry| Some((entry, read(&entry).transpose()?)))
                 .collect::<Vec<_>>()
         })
         .await;
         let mut good = Vec::with_capacity(records.len());
-        for record in records {
-            match record {
-                Ok(record) => good.push(record),
-                Err(what) => {
-                    tracing::error!(%pack, what, "a damaged record; its pack stays until the same content is pushed again");
+        for (entry, record) in records {
+            match (record, entry.header.id()) {
+                (Ok(record), _) => good.push(record),
+                (Err(what), RecordId::Chunk(id)) => {
+                    let (_, row) = &here[&id];
+                    let at = ChunkRecord::decode(&key::chunk(&id), row)?;
+                    self.mark_chunk(&id, &at, &what).await?;
                     emptied.damaged += 1;
+                }
+                // The rows have what it said.
+                (Err(what), book) => {
+                    tracing::warn!(%pack, what, "a damaged record of a recipe is written anew");
+                    good.extend(self.book(book).await?);
                 }
             }
         }
@@ -306,55 +314,28 @@ impl Store {
 fn checked(
     entry: &Entry,
     read: std::io::Result<Bytes>,
-    decode: impl Fn(Codec, Bytes, usize) -> Result<Bytes, String>,
+    codecs: &Codecs,
 ) -> Result<Option<Record>, String> {
     let bytes = read.map_err(|e| e.to_string())?;
     let is_chunk = matches!(entry.header.id(), RecordId::Chunk(_));
     if !is_chunk && bytes.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
-    let (header, payload) = open_record(&bytes).map_err(|e| e.to_string())?;
-    if header != entry.header {
-        return Err(format!(
-            "offset {} holds another record than the pack's footer says",
-            entry.offset
-        ));
-    }
-    if let RecordId::Chunk(id) = header.id() {
-        let chunk = decode(header.codec(), payload.clone(), header.raw_len())?;
-        if ChunkId::of(&chunk) != id {
-            return Err(format!("chunk {id} has other bytes"));
-        }
-    }
+    let (header, payload) = check_record(&bytes, entry.header.id(), Some(&entry.header), codecs)?;
     Record::new(header.id(), header.codec(), header.raw_len(), vec![payload])
         .map(Some)
         .map_err(|e| e.to_string())
 }
 
-/// The entries of a sealed pack: from its footer, or by a walk over its records if it has none. None if the file is gone.
+/// The entries of a sealed pack.
 fn read_entries(packs: &dyn PackBackend, pack: PackId) -> std::io::Result<Vec<Entry>> {
-    let len = match packs.len(pack) {
-        Ok(len) => len,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e),
-    };
-    let header = packs.read(pack, 0, super::pack::PACK_HEADER_LEN)?;
-    let header = PackHeader::decode(&header)
-        .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e))?;
-    if let Some(footer) = read_footer(packs, pack, &header, len)? {
-        return Ok(footer.entries);
+    let contents = read_contents(packs, pack)?;
+    match contents.damage {
+        None | Some(PackDamage::Footer) => Ok(contents.entries),
+        // Rows may lead to what lies behind the damage.
+        Some(damage) => Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            damage.to_string(),
+        )),
     }
-    let mut walk = RecordWalk::new(len, |offset, len| packs.read(pack, offset, len));
-    let entries = walk
-        .by_ref()
-        .map(|walked| walked.map(|walked| walked.entry))
-        .collect::<std::io::Result<_>>()?;
-    if walk.end() == Some(&WalkEnd::Complete) {
-        return Ok(entries);
-    }
-    // Rows may lead to what lies behind the damage.
-    Err(std::io::Error::new(
-        std::io::ErrorKind::InvalidData,
-        "no footer, and records that cannot be read",
-    ))
 }

@@ -109,6 +109,12 @@ impl Segment {
                 .iter()
                 .map(|(id, location)| (key::chunk(id), location.encode())),
         );
+        let healed = self.rows.iter();
+        let healed = healed.filter(|(id, at)| self.lanes.damaged.heals(id, at));
+        for (id, _) in healed {
+            txn.deletes.push(key::finding(&key::Finding::Chunk(*id)));
+            self.lanes.damaged.note_healed();
+        }
         txn.checks.extend(
             self.relied
                 .iter()

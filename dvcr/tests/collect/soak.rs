@@ -122,7 +122,7 @@ impl Keeper {
                 });
                 self.images.swap_remove(at);
                 self.tags.retain(|_, known| *known != digest);
-                if draw % 4 == 0 {
+                if draw.is_multiple_of(4) {
                     // Created again at once, under the same name.
                     let tag = self.any_tag(random);
                     return (0, again + self.push_image(visitor, kept, tag, random));

@@ -9,6 +9,7 @@
 pub(crate) mod device;
 pub(crate) mod digest;
 pub(crate) mod disk;
+pub(crate) mod distribution;
 pub(crate) mod http;
 pub(crate) mod layer;
 pub(crate) mod namespace;

@@ -11,7 +11,7 @@ use super::{
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Paths, and the bytes that they must answer with.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Stored(Vec<(String, Vec<u8>)>);
 
 impl Stored {

@@ -1,6 +1,6 @@
 //! Reading a layer at random, without the rest of it.
 
-use std::{io, sync::Arc};
+use std::{cell::RefCell, io, sync::Arc};
 
 use dvcr_core::{
     chunk::ChunkId,
@@ -23,6 +23,11 @@ pub const FRAME_BYTES_MAX: u64 = 1 << 20;
 
 /// Decoded frames that are kept: 6 MiB of ours.
 const FRAMES_CACHED: usize = 64;
+
+thread_local! {
+    /// Each thread's decoder: making one takes longer than decoding a frame.
+    static DECODER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
 
 /// The archive in a layer of this layout. May be read from several threads at once; every frame is checked against its hash.
 pub struct Archive {
@@ -71,6 +76,13 @@ impl Archive {
 
     /// Fetches, checks and decodes one frame of [`Archive::index`].
     pub fn read_frame(&self, frame: &Frame) -> io::Result<Vec<u8>> {
+        let mut raw = vec![0; (frame.raw.end - frame.raw.start) as usize];
+        self.read_frame_into(frame, &mut raw)?;
+        Ok(raw)
+    }
+
+    /// The same, into memory of the frame's length.
+    fn read_frame_into(&self, frame: &Frame, raw: &mut [u8]) -> io::Result<()> {
         let broken =
             |reason| io::Error::new(io::ErrorKind::InvalidData, LayoutError::Broken(reason));
         let mut stored = vec![0; (frame.stored.end - frame.stored.start) as usize];
@@ -78,23 +90,38 @@ impl Archive {
         if ChunkId::of(&stored) != frame.id {
             return Err(broken("a frame has another hash"));
         }
-        let len = (frame.raw.end - frame.raw.start) as usize;
-        let raw = zstd::bulk::decompress(&stored, len)
-            .map_err(|_| broken("a frame does not decode to its length"))?;
-        if raw.len() != len {
+        let len = DECODER.with_borrow_mut(|decoder| {
+            let decoder = match decoder {
+                Some(decoder) => decoder,
+                None => decoder.insert(zstd::bulk::Decompressor::new()?),
+            };
+            let decoded = decoder.decompress_to_buffer(&stored, raw);
+            decoded.map_err(|_| broken("a frame does not decode to its length"))
+        })?;
+        if len != raw.len() {
             return Err(broken("a frame decodes to less than its length"));
         }
-        Ok(raw)
+        Ok(())
     }
 
-    /// The image in the archive.
-    pub fn image(self) -> Result<DiskImage, LayoutError> {
+    /// Name and length of the file in the archive.
+    fn file(&self) -> Result<(&'static str, u64), LayoutError> {
         let mut head = [0; HEAD_BYTES];
         if self.index.raw_len() < head.len() as u64 {
             return Err(LayoutError::Other);
         }
         self.read_at(0, &mut head)?;
-        let (name, len) = tar::parse_head(&head).ok_or(LayoutError::Other)?;
+        tar::parse_head(&head).ok_or(LayoutError::Other)
+    }
+
+    /// Name of the file in the archive.
+    pub fn file_name(&self) -> Result<&'static str, LayoutError> {
+        Ok(self.file()?.0)
+    }
+
+    /// The image in the archive.
+    pub fn image(self) -> Result<DiskImage, LayoutError> {
+        let (name, len) = self.file()?;
         let file = Slice::new(self, HEAD_BYTES as u64, len)
             .ok_or(LayoutError::Broken("its file is longer than its archive"))?;
         let file = Arc::new(file);
@@ -119,6 +146,16 @@ impl ReadAt for Archive {
                 .index
                 .frame_at(offset)
                 .ok_or(io::ErrorKind::UnexpectedEof)?;
+            let len = (frame.raw.end - frame.raw.start) as usize;
+            if frame.raw.start == offset && len <= rest.len() && self.decoded.get(&offset).is_none()
+            {
+                // All of it is wanted, and nobody else will want it soon.
+                let (part, behind) = rest.split_at_mut(len);
+                self.read_frame_into(frame, part)?;
+                offset += len as u64;
+                rest = behind;
+                continue;
+            }
             let raw = self.decoded.get_or_insert_with(&frame.raw.start, || {
                 self.read_frame(frame).map(Arc::<[u8]>::from)
             })?;

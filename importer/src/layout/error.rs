@@ -18,6 +18,9 @@ pub enum LayoutError {
     /// It is more than a layer can hold.
     #[error("the disk is too large for one layer")]
     TooLarge,
+    /// The second pass saw other data than the first.
+    #[error("the disk was changed while it was read")]
+    Changed,
     /// The layer is not of this layout; it may be a fine one of another.
     #[error("the layer was not written by an importer of this layout")]
     Other,

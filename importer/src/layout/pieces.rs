@@ -1,17 +1,17 @@
-//! The archive of a disk, piece by piece: one piece becomes one frame.
+//! The archive of a disk that can be read twice, piece by piece: one piece becomes one frame.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use dvcr_core::disk::{
-    CLUSTER_BYTES, CanonicalQcow2, PIECE_BYTES_MAX, piece_len,
+    CanonicalQcow2,
     tar::{self, QCOW2_NAME, RAW_NAME},
 };
 
-use super::LayoutError;
-use crate::{format::DiskImage, source::ReadAt};
-
-/// Bytes that are read at a time.
-const READ_BYTES: u64 = 1 << 20;
+use super::{Clusters, DataPieces, ImageClusters, LayoutError, StreamClusters};
+use crate::{
+    format::DiskImage,
+    source::{ReadAt, Reader},
+};
 
 /// What goes into a layer.
 pub enum Content<'a> {
@@ -36,144 +36,90 @@ impl<'a> Content<'a> {
 
     /// Length of the file in the archive.
     pub fn file_len(&self) -> u64 {
-        match self {
-            Self::Disk { qcow2, .. } => qcow2.file_len(),
-            Self::Verbatim(source) => source.len(),
-        }
+        self.surrounding().file_len()
     }
 
-    fn name(&self) -> &'static str {
+    /// What stands around the data.
+    pub fn surrounding(&self) -> Surrounding<'_> {
         match self {
-            Self::Disk { .. } => QCOW2_NAME,
-            Self::Verbatim(_) => RAW_NAME,
-        }
-    }
-
-    /// Stretches of data without gaps, in bytes of the disk, whole clusters of a qcow2.
-    fn stretches(&self) -> Stretches<'_> {
-        const CLUSTER: u64 = CLUSTER_BYTES as u64;
-        match self {
-            Self::Disk { qcow2, .. } => {
-                let runs = qcow2.runs();
-                Box::new(runs.map(|run| run.start * CLUSTER..run.end * CLUSTER))
-            }
-            Self::Verbatim(source) => Box::new(std::iter::once(0..source.len())),
-        }
-    }
-
-    /// Fills `buf`; what lies behind the disk's end, in its last cluster, is zeros.
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), LayoutError> {
-        match self {
-            Self::Disk { image, .. } => {
-                let rest = image.virtual_len().saturating_sub(offset);
-                let len = usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len());
-                let (data, behind) = buf.split_at_mut(len);
-                behind.fill(0);
-                if !data.is_empty() {
-                    image.read_at(offset, data)?;
-                }
-                Ok(())
-            }
-            Self::Verbatim(source) => Ok(source.read_at(offset, buf)?),
+            Self::Disk { qcow2, .. } => Surrounding::Disk(qcow2),
+            Self::Verbatim(source) => Surrounding::Verbatim(source.len()),
         }
     }
 }
 
-type Stretches<'a> = Box<dyn Iterator<Item = Range<u64>> + Send + 'a>;
+/// What an archive has before and behind the data.
+#[derive(Copy, Clone, Debug)]
+pub enum Surrounding<'a> {
+    /// Of a disk.
+    Disk(&'a CanonicalQcow2),
+    /// Of a file of this length.
+    Verbatim(u64),
+}
 
-/// All pieces of an archive in order. Ends after the first error.
-pub struct Pieces<'a> {
+impl<'a> Surrounding<'a> {
+    /// Length of the file in the archive.
+    pub fn file_len(self) -> u64 {
+        match self {
+            Self::Disk(qcow2) => qcow2.file_len(),
+            Self::Verbatim(len) => len,
+        }
+    }
+
+    /// The pieces before the data: the archive's headers, then the tables.
+    pub fn before(self) -> impl Iterator<Item = Vec<u8>> + Send + 'a {
+        let (name, qcow2) = match self {
+            Self::Disk(qcow2) => (QCOW2_NAME, Some(qcow2)),
+            Self::Verbatim(_) => (RAW_NAME, None),
+        };
+        let tables = qcow2.into_iter().flat_map(|qcow2| {
+            let numbers = 0..qcow2.meta_clusters();
+            numbers.map(|number| qcow2.meta_cluster(number))
+        });
+        std::iter::once(tar::head(name, self.file_len())).chain(tables)
+    }
+
+    /// The last piece: the archive's end.
+    pub fn behind(self) -> Vec<u8> {
+        tar::tail(self.file_len())
+    }
+}
+
+/// All pieces of an archive in order. After an error there is nothing more of use.
+pub fn pieces<'a>(
     content: &'a Content<'a>,
-    state: State,
-    stretches: Stretches<'a>,
-    /// What of the current stretch was not read yet.
-    unread: Range<u64>,
-    /// What was read and not given yet.
-    buf: Vec<u8>,
-    given: usize,
+) -> impl Iterator<Item = Result<Vec<u8>, LayoutError>> + Send + 'a {
+    let clusters: Box<dyn Clusters + 'a> = match content {
+        Content::Disk { image, .. } => Box::new(ImageClusters::new(image, 0)),
+        Content::Verbatim(source) => {
+            Box::new(StreamClusters::verbatim(Reader::new(source.clone())))
+        }
+    };
+    let (mut data, scanned) = match content {
+        Content::Disk { qcow2, .. } => (DataPieces::disk(clusters), Some(qcow2)),
+        Content::Verbatim(_) => (DataPieces::verbatim(clusters), None),
+    };
+    let data = std::iter::from_fn(move || {
+        loop {
+            return match data.next() {
+                Some(Ok(piece)) if piece.bytes.is_empty() => continue,
+                Some(piece) => Some(piece.map(|piece| piece.bytes)),
+                // The tables were written for what the first pass saw.
+                None if scanned.is_some_and(|qcow2| qcow2.map() != data.found()) => {
+                    Some(Err(LayoutError::Changed))
+                }
+                None => None,
+            };
+        }
+    });
+    let surrounding = content.surrounding();
+    let before = surrounding.before().map(Ok);
+    let behind = std::iter::once_with(move || Ok(surrounding.behind()));
+    before.chain(data).chain(behind)
 }
 
-enum State {
-    Head,
-    Meta(u64),
-    Data,
-    End,
-}
-
-impl<'a> Pieces<'a> {
-    /// The pieces of this content's archive.
-    pub fn new(content: &'a Content<'a>) -> Self {
-        Self {
-            content,
-            state: State::Head,
-            stretches: content.stretches(),
-            unread: 0..0,
-            buf: vec![],
-            given: 0,
-        }
-    }
-
-    /// Makes sure that the buffer has enough for the next cut.
-    fn fill(&mut self) -> Result<(), LayoutError> {
-        if self.buf.len() - self.given >= PIECE_BYTES_MAX {
-            return Ok(());
-        }
-        self.buf.drain(..self.given);
-        self.given = 0;
-        if self.buf.is_empty() && self.unread.is_empty() {
-            self.unread = self.stretches.next().unwrap_or(0..0);
-        }
-        if self.unread.is_empty() {
-            return Ok(());
-        }
-        let len = (self.unread.end - self.unread.start).min(READ_BYTES);
-        let start = self.buf.len();
-        self.buf.resize(start + len as usize, 0);
-        self.content
-            .read_at(self.unread.start, &mut self.buf[start..])?;
-        self.unread.start += len;
-        Ok(())
-    }
-
-    fn advance(&mut self) -> Result<Option<Vec<u8>>, LayoutError> {
-        if matches!(self.state, State::Head) {
-            self.state = State::Meta(0);
-            return Ok(Some(tar::head(
-                self.content.name(),
-                self.content.file_len(),
-            )));
-        }
-        if let (State::Meta(number), Content::Disk { qcow2, .. }) = (&self.state, self.content)
-            && *number < qcow2.meta_clusters()
-        {
-            let cluster = qcow2.meta_cluster(*number);
-            self.state = State::Meta(number + 1);
-            return Ok(Some(cluster));
-        }
-        if matches!(self.state, State::End) {
-            return Ok(None);
-        }
-        self.state = State::Data;
-        self.fill()?;
-        let len = piece_len(&self.buf[self.given..]);
-        if len == 0 {
-            self.state = State::End;
-            return Ok(Some(tar::tail(self.content.file_len())));
-        }
-        let piece = self.buf[self.given..self.given + len].to_vec();
-        self.given += len;
-        Ok(Some(piece))
-    }
-}
-
-impl Iterator for Pieces<'_> {
-    type Item = Result<Vec<u8>, LayoutError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let result = self.advance();
-        if result.is_err() {
-            self.state = State::End;
-        }
-        result.transpose()
+impl<T: Clusters + ?Sized> Clusters for Box<T> {
+    fn next(&mut self, block: &mut Vec<u8>) -> Result<Option<u64>, LayoutError> {
+        (**self).next(block)
     }
 }

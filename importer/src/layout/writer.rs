@@ -1,14 +1,6 @@
-//! From pieces to a layer, on several threads.
+//! From a disk that can be read twice to its layer.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-    sync::{
-        Mutex,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
-    thread,
-};
+use std::{collections::BTreeMap, io::Write};
 
 use dvcr_core::{
     disk::{
@@ -19,10 +11,7 @@ use dvcr_core::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{Content, Encoder, LayoutError, Pieces};
-
-/// Pieces on their way from the disk to the layer: with their frames, at most 12 MiB.
-const PIECES_IN_FLIGHT: usize = 64;
+use super::{Content, LayoutError, encode, pieces};
 
 /// A layer that was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,12 +41,6 @@ impl Layer {
     }
 }
 
-/// One piece, and where its frame is waited for.
-type Job = (Vec<u8>, SyncSender<io::Result<Vec<u8>>>);
-
-/// A frame to come, and the length of its piece. In the order of the layer.
-type Pending = (Receiver<io::Result<Vec<u8>>>, usize);
-
 /// Writes the layer of `content`, compressing on `threads` threads beside the one that reads and the caller's own.
 /// After an error `out` holds nothing of use.
 pub fn write_layer(
@@ -65,105 +48,45 @@ pub fn write_layer(
     threads: usize,
     out: &mut dyn Write,
 ) -> Result<Layer, LayoutError> {
-    let (job_sender, jobs) = sync_channel::<Job>(PIECES_IN_FLIGHT);
-    let (pending_sender, pending) = sync_channel::<Pending>(PIECES_IN_FLIGHT);
-    let jobs = Mutex::new(jobs);
-    thread::scope(|scope| {
-        let jobs = &jobs;
-        for _ in 0..threads.max(1) {
-            scope.spawn(move || work(jobs));
-        }
-        let reader = scope.spawn(move || read(content, &job_sender, &pending_sender));
-        let written = write(pending, out);
-        // Why writing stopped early is known to the reader if reading failed.
-        let diff_id = reader
-            .join()
-            .map_err(|_| io::Error::other("the reading thread panicked"))?;
-        let diff_id = diff_id?;
-        written.map(|written| written.layer(diff_id))
+    let mut diff_id = Sha256::new();
+    let hashed = pieces(content).map(|piece| {
+        let piece = piece?;
+        diff_id.update(&piece);
+        Ok(((), piece))
+    });
+    let mut hash = Sha256::new();
+    let mut index = IndexWriter::default();
+    let mut index_offset = 0;
+    encode(hashed, threads, |(), raw_len, frame| {
+        out.write_all(frame)?;
+        hash.update(frame);
+        index.push(frame, raw_len).ok_or(LayoutError::TooLarge)?;
+        index_offset += frame.len() as u64;
+        Ok(())
+    })?;
+    let index = index.finish();
+    out.write_all(&index)?;
+    hash.update(&index);
+    Ok(Layer {
+        digest: digest(hash),
+        len: index_offset + index.len() as u64,
+        diff_id: digest(diff_id),
+        index_offset,
+        index_digest: Digest::sha256(&index),
     })
 }
 
-/// Compresses pieces until there are no more.
-fn work(jobs: &Mutex<Receiver<Job>>) {
-    let mut encoder = Encoder::new();
-    loop {
-        let job = jobs.lock().map(|jobs| jobs.recv());
-        let Ok(Ok((piece, frame))) = job else {
-            return;
-        };
-        let result = match &mut encoder {
-            Ok(encoder) => encoder.encode(&piece),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-        };
-        // Nobody waits for it any more if writing failed.
-        let _ = frame.send(result);
-    }
-}
-
-/// Hands out all pieces; the digest of them all. Stops early if nobody takes them any more.
-fn read(
-    content: &Content<'_>,
-    jobs: &SyncSender<Job>,
-    pending: &SyncSender<Pending>,
-) -> Result<Digest, LayoutError> {
+/// Writes the same archive without compression; its digest.
+pub fn write_plain(content: &Content<'_>, out: &mut dyn Write) -> Result<Digest, LayoutError> {
     let mut hash = Sha256::new();
-    for piece in Pieces::new(content) {
+    for piece in pieces(content) {
         let piece = piece?;
         hash.update(&piece);
-        let (sender, receiver) = sync_channel(1);
-        let taken =
-            pending.send((receiver, piece.len())).is_ok() && jobs.send((piece, sender)).is_ok();
-        if !taken {
-            break;
-        }
+        out.write_all(&piece)?;
     }
     Ok(digest(hash))
 }
 
-/// A layer, but for what its archive hashes to.
-struct Written {
-    hash: Sha256,
-    index_offset: u64,
-    index: Vec<u8>,
-}
-
-impl Written {
-    fn layer(self, diff_id: Digest) -> Layer {
-        Layer {
-            digest: digest(self.hash),
-            len: self.index_offset + self.index.len() as u64,
-            diff_id,
-            index_offset: self.index_offset,
-            index_digest: Digest::sha256(&self.index),
-        }
-    }
-}
-
-/// Writes all frames in order, then the index.
-fn write(pending: Receiver<Pending>, out: &mut dyn Write) -> Result<Written, LayoutError> {
-    let mut hash = Sha256::new();
-    let mut index = IndexWriter::default();
-    let mut len = 0;
-    for (frame, raw_len) in pending {
-        let frame = frame
-            .recv()
-            .map_err(|_| io::Error::other("a compressing thread ended"))??;
-        out.write_all(&frame)?;
-        hash.update(&frame);
-        index.push(&frame, raw_len).ok_or(LayoutError::TooLarge)?;
-        len += frame.len() as u64;
-    }
-    let index = index.finish();
-    out.write_all(&index)?;
-    hash.update(&index);
-    Ok(Written {
-        hash,
-        index_offset: len,
-        index,
-    })
-}
-
-fn digest(hash: Sha256) -> Digest {
+pub(crate) fn digest(hash: Sha256) -> Digest {
     Digest::new(Algorithm::Sha256, &hash.finalize()).expect("a SHA-256 has the length of one")
 }

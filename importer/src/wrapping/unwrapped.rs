@@ -25,6 +25,22 @@ pub struct Unwrapped {
 impl Unwrapped {
     /// Reads as much of `source` as tells what it is. More than `bytes_max` bytes out of any layer are an error.
     pub fn new(source: impl Read + Send + 'static, bytes_max: u64) -> Result<Self, WrappingError> {
+        Self::peel(source, bytes_max, true)
+    }
+
+    /// Takes off compression only: what is in an archive is left in it.
+    pub(crate) fn decoded(
+        source: impl Read + Send + 'static,
+        bytes_max: u64,
+    ) -> Result<Self, WrappingError> {
+        Self::peel(source, bytes_max, false)
+    }
+
+    fn peel(
+        source: impl Read + Send + 'static,
+        bytes_max: u64,
+        archives: bool,
+    ) -> Result<Self, WrappingError> {
         let count = Counter::default();
         let source = Source {
             inner: source,
@@ -33,6 +49,9 @@ impl Unwrapped {
         let mut wrappings = vec![];
         let mut stream = peek(Wrapping::Tar, Box::new(source))?;
         while let Some(wrapping) = Wrapping::detect(stream.head()) {
+            if wrapping == Wrapping::Tar && !archives {
+                break;
+            }
             if wrappings.len() == WRAPPINGS_MAX {
                 return Err(WrappingError::broken(
                     wrapping,

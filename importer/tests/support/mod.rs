@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod repository;
+pub(crate) mod volume;
+
 use std::{
     fs::File,
     os::unix::fs::FileExt,

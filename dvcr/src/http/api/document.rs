@@ -27,6 +27,7 @@ const PAGE: &str = "Page_";
         (name = "retention", description = "What goes by itself, and what never does"),
         (name = "uploads", description = "What is on its way"),
         (name = "gc", description = "Garbage collection"),
+        (name = "scrub", description = "Is what is stored still what was written?"),
         (name = "server", description = "The server itself"),
     )
 )]

@@ -193,6 +193,7 @@ fn wire(run: Run) -> GcRun {
         trigger: match trigger {
             Trigger::Interval => GcTrigger::Interval,
             Trigger::Request => GcTrigger::Request,
+            Trigger::Full => GcTrigger::Full,
         },
         grace_seconds: grace.map(|grace| grace.as_secs()),
         force,

@@ -11,6 +11,7 @@
 //! Errors are problem documents (RFC 9457), unlike those below `/v2`; [`document`] says so for every operation.
 
 mod blob;
+mod checkpoint;
 mod deletion;
 mod docs;
 mod document;
@@ -21,6 +22,7 @@ mod page;
 mod problem;
 mod repository;
 mod retention;
+mod scrub;
 mod server;
 mod stats;
 mod tag;
@@ -58,6 +60,8 @@ fn routes() -> OpenApiRouter<App> {
         .merge(deletion::routes())
         .merge(retention::routes())
         .merge(gc::routes())
+        .merge(scrub::routes())
+        .merge(checkpoint::routes())
         .merge(server::routes())
 }
 

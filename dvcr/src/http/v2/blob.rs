@@ -53,6 +53,10 @@ pub(super) async fn get(call: &Call, repository: &RepositoryName, digest: &Diges
     let len = reader.info().len;
 
     let range = headers.get(header::RANGE);
+    // Rather than break off somewhere in the middle. Ranges may be whole.
+    if range.is_none() && call.app.registry.store().is_damaged(digest) {
+        return Err(RegistryError::Damaged(*digest).into());
+    }
     if range.is_none()
         && conditional::accepts_zstd(headers)
         && let Some((stored_len, frames)) =

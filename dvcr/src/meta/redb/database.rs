@@ -1,5 +1,6 @@
 //! The open database, and the slot through which readers and the writer share it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -128,6 +129,25 @@ impl Snapshot {
             rows.push((key.value().to_vec(), Value::copy_from_slice(value.value())));
         }
         Ok(rows)
+    }
+
+    /// Calls `visit` with the rows of the range, as they lie in the cache, until it says to break.
+    pub(super) fn visit(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ::redb::Error> {
+        if range.from >= range.to {
+            return Ok(());
+        }
+        let range = range.from.as_slice()..range.to.as_slice();
+        for row in ReadableTable::range(&self.0, range)? {
+            let (key, value) = row?;
+            if visit(key.value(), value.value()).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

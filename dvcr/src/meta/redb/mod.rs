@@ -39,6 +39,7 @@ mod writer;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind};
+use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -54,7 +55,7 @@ pub use self::stats::MetaStats;
 
 use self::database::{Opener, Slot, Snapshot, State, needs_reopening};
 use self::writer::{Job, QUEUE_TXNS_MAX, Writer};
-use super::{Commit, Key, KeyRange, MetaError, MetaStore, Txn, Value};
+use super::{Commit, Key, KeyRange, MetaError, MetaSnapshot, MetaStore, Txn, Value};
 use crate::blocking;
 
 /// Rows that one call reads on the calling task; larger reads go to a thread where blocking is allowed. 128 cached rows
@@ -299,6 +300,28 @@ impl MetaStore for RedbMeta {
         self.stats.queued.fetch_add(1, Relaxed);
         room.send(Job::Commit { txn, answer });
         outcome.await.map_err(|_| closed())?
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn MetaSnapshot>, MetaError> {
+        let mut failed = None;
+        loop {
+            let (generation, snapshot) = self.snapshot(failed).await?;
+            match snapshot {
+                Ok(snapshot) => return Ok(Box::new(snapshot)),
+                Err(error) => failed = self.retry_after(generation, &error, failed)?,
+            }
+        }
+    }
+}
+
+impl MetaSnapshot for Snapshot {
+    fn each(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), MetaError> {
+        self.visit(range, visit)
+            .map_err(|error| unavailable(&error))
     }
 }
 

@@ -9,13 +9,21 @@ pub(super) enum Kind {
     File,
     /// A file with holes, whose map follows the header (GNU's old format).
     SparseFile,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// Another name of a file that came before.
+    HardLink,
     /// Character or block device, FIFO.
     Device,
     /// Extended header for the next entry.
     Pax,
     /// The next entry's name, when it is long (GNU).
     LongName,
-    /// Anything else whose content is passed over: directories, links, global headers, a writer's own inventions.
+    /// The next entry's link target, when it is long (GNU).
+    LongLink,
+    /// Anything else whose content is passed over: global headers, a writer's own inventions.
     Other,
 }
 
@@ -50,9 +58,13 @@ impl<'a> Header<'a> {
         let kind = match block[156] {
             b'0' | b'7' | 0 => Kind::File,
             b'S' => Kind::SparseFile,
+            b'5' => Kind::Directory,
+            b'2' => Kind::Symlink,
+            b'1' => Kind::HardLink,
             b'3' | b'4' | b'6' => Kind::Device,
             b'x' => Kind::Pax,
             b'L' => Kind::LongName,
+            b'K' => Kind::LongLink,
             _ => Kind::Other,
         };
         // Links may have a length, and nothing that follows.
@@ -79,6 +91,17 @@ impl<'a> Header<'a> {
         } else {
             [prefix, b"/", name].concat()
         }
+    }
+
+    /// What a link leads to, as the archive's maker spelled it.
+    pub(super) fn link(&self) -> Vec<u8> {
+        text(&self.block[157..257]).to_vec()
+    }
+
+    /// Permission bits; those of a file that anybody may read if the field is garbled.
+    pub(super) fn mode(&self) -> u32 {
+        let mode = number(&self.block[100..108]).unwrap_or(0o644);
+        (mode & 0o7777) as u32
     }
 
     /// Of a [`Kind::SparseFile`]: the part of the map that is in the header, whether more follows, the file's length.

@@ -1,4 +1,4 @@
-//! Archives: the first disk in one. Source: POSIX pax interchange format (IEEE Std 1003.1, `pax`), GNU tar manual "Basic Tar
+//! Archives: their entries, and the first disk in one. Source: POSIX pax interchange format (IEEE Std 1003.1, `pax`), GNU tar manual "Basic Tar
 //! Format" and "Storing Sparse Files"; OVA is DMTF DSP0243.
 //!
 //! The disk is the first regular file that is neither text nor shorter than a sector: an OVA begins with its descriptor,
@@ -6,12 +6,14 @@
 //! has them.
 
 mod disk;
+mod entries;
 mod header;
 mod member;
 mod pax;
 mod sparse;
 
 pub use disk::{Disk, ENTRIES_MAX};
+pub(crate) use entries::{Entries, Entry, EntryKind};
 pub(super) use header::is_tar;
 pub use member::member;
 pub use sparse::SPARSE_PARTS_MAX;

@@ -7,6 +7,7 @@ pub(super) const PAX_BYTES_MAX: u64 = 1 << 20;
 #[derive(Default, PartialEq, Eq, Debug)]
 pub(super) struct Pax {
     pub(super) name: Option<Vec<u8>>,
+    pub(super) link: Option<Vec<u8>>,
     pub(super) len: Option<u64>,
     /// Keys of GNU's sparse formats: major version, the file's length.
     pub(super) sparse_major: Option<u64>,
@@ -36,6 +37,7 @@ impl Pax {
             b"path" if self.name.is_none() => self.name = Some(value.to_vec()),
             // The file's own name: the entry's is made up.
             b"GNU.sparse.name" => self.name = Some(value.to_vec()),
+            b"linkpath" => self.link = Some(value.to_vec()),
             b"size" => self.len = Some(decimal(value)?),
             b"GNU.sparse.major" => self.sparse_major = Some(decimal(value)?),
             b"GNU.sparse.realsize" => self.sparse_len = Some(decimal(value)?),

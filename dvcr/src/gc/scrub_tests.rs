@@ -1,0 +1,464 @@
+//! Scrubs of packs in which bytes change.
+
+use bytes::Bytes;
+use dvcr_core::oci::Reference;
+
+use super::*;
+use crate::{
+    backend::{
+        PackBackend as _,
+        faulty::{FaultScript, FaultyBackend, Op},
+        memory::MemoryBackend,
+    },
+    clock::ManualClock,
+    meta::memory::MemoryMeta,
+    registry::{
+        Damage, Principal, Registry, RegistryError, RegistryOptions,
+        tests::{body, disk, image, name},
+    },
+    repair::{Sources, rebuild, tests::checkpoint_of},
+    store::{StoreOptions, pack::RECORD_HEADER_LEN, read_contents},
+};
+
+const WHO: Principal = Principal::Anonymous;
+const NOW_MS: u64 = 1_000_000;
+const MIB: u64 = 1 << 20;
+
+type Packs = FaultyBackend<MemoryBackend>;
+
+struct World {
+    meta: Arc<MemoryMeta>,
+    packs: Arc<Packs>,
+    script: Arc<FaultScript>,
+    clock: Arc<ManualClock>,
+    registry: Registry,
+}
+
+impl World {
+    async fn new() -> Self {
+        let script = FaultScript::new();
+        let packs = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&script));
+        Self::on(Arc::default(), Arc::new(packs), script).await
+    }
+
+    async fn on(meta: Arc<MemoryMeta>, packs: Arc<Packs>, script: Arc<FaultScript>) -> Self {
+        let clock = Arc::new(ManualClock::new(NOW_MS));
+        let options = StoreOptions {
+            // What is decoded already would hide the damage.
+            cache_bytes: 0,
+            ..StoreOptions::default()
+        };
+        let store = Store::open(meta.clone(), packs.clone(), clock.clone(), options);
+        let store = store.await.unwrap();
+        let options = RegistryOptions {
+            scrub_bytes_per_hour: MIB,
+            ..RegistryOptions::default()
+        };
+        Self {
+            registry: Registry::new(meta.clone(), store, clock.clone(), options),
+            meta,
+            packs,
+            script,
+            clock,
+        }
+    }
+
+    async fn restart(self) -> Self {
+        Self::on(self.meta, self.packs, self.script).await
+    }
+
+    async fn push_blob(&self, repository: &str, data: &Bytes) -> Digest {
+        let digest = Digest::sha256(data);
+        self.registry
+            .blob_push(&WHO, &name(repository), digest, body(data))
+            .await
+            .unwrap();
+        digest
+    }
+
+    async fn push(&self, repository: &str, data: &Bytes) -> Digest {
+        let layer = self.push_blob(repository, data).await;
+        self.push_blob(repository, &Bytes::from_static(b"{}")).await;
+        let manifest = image(&[layer]);
+        let reference = Reference::Digest(Digest::sha256(&manifest));
+        let repository = name(repository);
+        let registry = &self.registry;
+        registry
+            .manifest_put(&WHO, &repository, &reference, &[], None, manifest)
+            .await
+            .unwrap();
+        layer
+    }
+
+    async fn head(&self, digest: &Digest) -> Result<(), RegistryError> {
+        let head = self.registry.blob_head(&WHO, &name("a"), digest).await;
+        head.map(drop)
+    }
+
+    /// Whether a blob reads back. Never with other bytes.
+    async fn pull(&self, data: &Bytes) -> bool {
+        let digest = Digest::sha256(data);
+        let reader = self.registry.blob_read(&WHO, &name("a"), &digest).await;
+        let reader = reader.unwrap();
+        let frames: Result<Vec<Bytes>, _> = reader.body(0..reader.info().len).try_collect().await;
+        match frames {
+            Ok(frames) => {
+                assert!(frames.concat() == data[..], "wrong bytes");
+                true
+            }
+            Err(StoreError::Corrupt { .. } | StoreError::Missing(_) | StoreError::Io { .. }) => {
+                false
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Seals what is open and lists what lies in all packs.
+    async fn records(&self) -> Vec<(PackId, RecordId, u64)> {
+        self.registry.store().rotate_packs().await.unwrap();
+        let mut records = Vec::new();
+        for pack in self.packs.list().unwrap() {
+            let contents = read_contents(&*self.packs, pack).unwrap();
+            let entries = contents.entries.iter();
+            records.extend(entries.map(|entry| (pack, entry.header.id(), u64::from(entry.offset))));
+        }
+        records
+    }
+
+    /// Changes a byte in the payload of one of the chunks.
+    async fn damage_a_chunk(&self) -> (PackId, u64) {
+        let records = self.records().await;
+        let mut chunks = records.into_iter();
+        let chunk = chunks.find(|(_, id, _)| matches!(id, RecordId::Chunk(_)));
+        let (pack, _, offset) = chunk.unwrap();
+        self.script
+            .flip(pack, offset + RECORD_HEADER_LEN as u64 + 9, 4);
+        (pack, offset)
+    }
+
+    async fn scrub(&self) -> ScrubRun {
+        let scrubber = self.registry.scrubber();
+        self.registry.store().rotate_packs().await.unwrap();
+        let run = scrubber.start(None).await.unwrap().unwrap();
+        scrubber.finish(&run).await.unwrap();
+        scrubber.status().await.unwrap().run.unwrap()
+    }
+
+    async fn damaged_blobs(&self) -> Vec<(Digest, Vec<RepositoryName>)> {
+        let found = self.registry.scrub_findings(&WHO, None, 100).await.unwrap();
+        let blobs = found
+            .items
+            .into_iter()
+            .filter_map(|found| match found.damage {
+                Damage::Blob {
+                    digest,
+                    repositories,
+                } => Some((digest, repositories)),
+                _ => None,
+            });
+        blobs.collect()
+    }
+
+    async fn findings(&self) -> usize {
+        let found = self.registry.scrub_findings(&WHO, None, 100).await;
+        found.unwrap().items.len()
+    }
+}
+
+#[tokio::test]
+async fn damage_is_found_and_listed_and_the_next_push_heals_it() {
+    let world = World::new().await;
+    let data = disk(1, 900_000);
+    let digest = world.push("a", &data).await;
+    world.push("b", &data).await;
+    assert_eq!(world.scrub().await.found, 0);
+    assert_eq!(world.findings().await, 0);
+    world.damage_a_chunk().await;
+    let run = world.scrub().await;
+    assert_eq!((run.state, run.found), (ScrubState::Done, 2));
+    let expected = vec![(digest, vec![name("a"), name("b")])];
+    assert_eq!(world.damaged_blobs().await, expected);
+    assert_eq!(world.findings().await, 2, "the blob and its chunk");
+    // Loud, also after a restart; who asks whether to push is told to.
+    let world = world.restart().await;
+    assert!(!world.pull(&data).await);
+    assert!(matches!(
+        world.head(&digest).await,
+        Err(RegistryError::BlobUnknown(_))
+    ));
+    let elsewhere = name("c");
+    let mounted = world.registry.blob_mount(&WHO, &elsewhere, &digest, None);
+    assert!(!mounted.await.unwrap());
+    // What can be read of it still can.
+    let reader = world.registry.blob_read(&WHO, &name("a"), &digest).await;
+    let tail = reader.unwrap().body(800_000..900_000);
+    let tail: Vec<Bytes> = tail.try_collect().await.unwrap();
+    assert!(tail.concat() == data[800_000..]);
+
+    world.push_blob("a", &data).await;
+    assert!(world.pull(&data).await);
+    world.head(&digest).await.unwrap();
+    world.registry.scrubber().settle().await.unwrap();
+    assert_eq!(world.findings().await, 0);
+    assert_eq!(world.scrub().await.found, 0);
+    // The damaged record goes with garbage collection.
+    world.clock.advance_ms(3_600_000 * 2);
+    let collected = world.registry.gc().collect(true).await.unwrap();
+    assert_eq!(collected.swept.damaged, 0, "{collected:?}");
+    assert!(world.pull(&data).await);
+}
+
+#[tokio::test]
+async fn healing_one_blob_heals_those_that_share_its_chunks() {
+    let world = World::new().await;
+    let one = disk(1, 900_000);
+    let mut patched = one.to_vec();
+    patched[800_000..800_050].fill(9);
+    let other = Bytes::from(patched);
+    world.push("a", &one).await;
+    world.push("a", &other).await;
+    world.damage_a_chunk().await;
+    world.scrub().await;
+    assert_eq!(world.damaged_blobs().await.len(), 2);
+    world.push_blob("a", &other).await;
+    world.registry.scrubber().settle().await.unwrap();
+    assert_eq!(world.findings().await, 0);
+    assert!(world.pull(&one).await && world.pull(&other).await);
+    world.head(&Digest::sha256(&one)).await.unwrap();
+}
+
+#[tokio::test]
+async fn damage_that_a_read_meets_heals_like_that_of_a_scrub() {
+    let world = World::new().await;
+    let data = disk(1, 900_000);
+    let digest = world.push("a", &data).await;
+    world.damage_a_chunk().await;
+    assert!(!world.pull(&data).await);
+    world.registry.scrubber().settle().await.unwrap();
+    assert_eq!(world.damaged_blobs().await.len(), 1);
+    assert!(world.head(&digest).await.is_err());
+    world.push_blob("a", &data).await;
+    assert!(world.pull(&data).await);
+}
+
+#[tokio::test]
+async fn a_bad_moment_of_the_device_is_no_damage() {
+    let world = World::new().await;
+    let data = disk(1, 900_000);
+    world.push("a", &data).await;
+    world.records().await;
+    // The batch, and the first record after that.
+    let fail = || {
+        let kind = std::io::ErrorKind::Other;
+        world.script.fail_next(Op::Read, None, kind);
+    };
+    let pack = world.packs.list().unwrap()[0];
+    let contents = world
+        .registry
+        .store()
+        .contents(pack)
+        .await
+        .unwrap()
+        .unwrap();
+    let expected: Vec<Expected> = contents
+        .entries
+        .iter()
+        .map(|entry| Expected {
+            id: entry.header.id(),
+            at: ChunkRecord {
+                pack,
+                offset: entry.offset,
+                stored_len: entry.header.stored_len() as u32,
+            },
+            header: Some(entry.header),
+        })
+        .collect();
+    fail();
+    let bad = world.registry.store().verify_records(expected).await;
+    assert!(bad.unwrap().unwrap().is_empty());
+    // A finding that turns out to be wrong goes with the next scrub.
+    world.damage_a_chunk().await;
+    world.scrub().await;
+    assert!(world.findings().await > 0);
+    world.script.heal();
+    world.scrub().await;
+    assert_eq!(world.findings().await, 0);
+    assert!(world.pull(&data).await);
+}
+
+#[tokio::test]
+async fn damaged_recipes_are_written_anew_from_the_metadata() {
+    let world = World::new().await;
+    let data = disk(1, 900_000);
+    world.push("a", &data).await;
+    let records = world.records().await;
+    for (pack, id, offset) in records {
+        if !matches!(id, RecordId::Chunk(_)) {
+            world
+                .script
+                .flip(pack, offset + RECORD_HEADER_LEN as u64 + 5, 1);
+        }
+    }
+    let run = world.scrub().await;
+    assert_eq!((run.found, world.findings().await), (0, 0));
+    world.registry.store().close().await.unwrap();
+    // A repair finds them.
+    let meta = Arc::new(MemoryMeta::new());
+    let sources = Sources {
+        packs: world.packs.clone(),
+        is_sealed: Box::new(|_| true),
+        checkpoint: Some(checkpoint_of(&*world.meta, NOW_MS).await),
+    };
+    let report = rebuild(sources, meta.clone(), NOW_MS, &mut ())
+        .await
+        .unwrap();
+    assert!(report.lost_blobs.is_empty(), "{report}");
+    let world = World::on(meta, world.packs, world.script).await;
+    assert!(world.pull(&data).await);
+}
+
+#[tokio::test]
+async fn a_pack_that_is_gone_heals_by_pushes() {
+    let world = World::new().await;
+    let data = disk(1, 900_000);
+    let digest = world.push("a", &data).await;
+    world.records().await;
+    for pack in world.packs.list().unwrap() {
+        world.packs.delete(pack).unwrap();
+    }
+    world.scrub().await;
+    let [(found, _)] = &world.damaged_blobs().await[..] else {
+        panic!("one blob");
+    };
+    assert_eq!(*found, digest);
+    assert!(!world.pull(&data).await);
+    world.push_blob("a", &data).await;
+    assert!(world.pull(&data).await);
+    // Nothing needs the pack any more.
+    world.clock.advance_ms(3_600_000 * 2);
+    world.registry.gc().collect(true).await.unwrap();
+    world.scrub().await;
+    assert_eq!(world.findings().await, 0);
+    assert!(world.pull(&data).await);
+}
+
+#[tokio::test]
+async fn a_damaged_footer_costs_no_blob() {
+    let world = World::new().await;
+    let data = disk(1, 900_000);
+    let digest = world.push("a", &data).await;
+    world.records().await;
+    let pack = world.packs.list().unwrap()[0];
+    let end = world.packs.len(pack).unwrap();
+    world.script.flip(pack, end - 1, 1);
+    world.scrub().await;
+    let found = world.registry.scrub_findings(&WHO, None, 100).await;
+    let found = found.unwrap().items;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].damage, Damage::Pack(pack));
+    world.head(&digest).await.unwrap();
+    assert!(world.pull(&data).await);
+}
+
+#[tokio::test]
+async fn garbage_collection_does_not_copy_damage() {
+    let world = World::new().await;
+    let (kept, gone) = (disk(1, 900_000), disk(50, 5_000_000));
+    world.push("a", &kept).await;
+    world.push_blob("gone", &gone).await;
+    let (pack, _) = world.damage_a_chunk().await;
+    let [(.., first)] = &world.records().await[..1] else {
+        panic!("there are records");
+    };
+    assert!(*first > 0);
+    world.clock.advance_ms(3_600_000 * 2);
+    let collected = world.registry.gc().collect(true).await.unwrap();
+    assert_eq!(collected.swept.damaged, 1, "{collected:?}");
+    assert!(world.packs.list().unwrap().contains(&pack), "it stays");
+    world.registry.scrubber().settle().await.unwrap();
+    assert_eq!(world.damaged_blobs().await.len(), 1);
+    assert!(!world.pull(&kept).await);
+    // The same words as those of a scrub, and the same cure.
+    world.push_blob("a", &kept).await;
+    assert!(world.pull(&kept).await);
+    world.registry.gc().collect(true).await.unwrap();
+    assert!(!world.packs.list().unwrap().contains(&pack));
+    assert!(world.pull(&kept).await);
+}
+
+#[tokio::test]
+async fn a_repository_is_read_blob_by_blob() {
+    let world = World::new().await;
+    let (one, other) = (disk(1, 500_000), disk(50, 500_000));
+    world.push("b", &other).await;
+    world.records().await;
+    let digest = world.push("a", &one).await;
+    let scrubber = world.registry.scrubber();
+    let scrub = async |repository: &str| {
+        let run = scrubber.start(Some(name(repository))).await;
+        let run = run.unwrap().unwrap();
+        let again = scrubber.start(None).await.unwrap();
+        assert!(again.is_none(), "one at a time");
+        scrubber.finish(&run).await.unwrap();
+        scrubber.status().await.unwrap().run.unwrap()
+    };
+    let run = scrub("a").await;
+    assert_eq!((run.found, run.bytes), (0, 500_000));
+    // A recipe that makes another blob: every chunk is right, the digest is not.
+    let key = key::blob(&digest);
+    let row = world.meta.get_one(&key).await.unwrap().unwrap();
+    let blob = BlobRecord::decode(&key, &row).unwrap();
+    let other_key = key::blob(&Digest::sha256(&other));
+    let other_row = world.meta.get_one(&other_key).await.unwrap().unwrap();
+    let body = BlobRecord::decode(&other_key, &other_row).unwrap().body;
+    let txn = Txn {
+        puts: vec![(key, BlobRecord { body, ..blob }.encode())],
+        ..Txn::default()
+    };
+    let _ = world.meta.commit_now(txn).unwrap();
+    assert_eq!(scrub("b").await.found, 0);
+    assert_eq!(scrub("a").await.found, 1);
+    assert_eq!(world.damaged_blobs().await[0].0, digest);
+    world.push_blob("a", &one).await;
+    assert!(world.pull(&one).await);
+    scrubber.settle().await.unwrap();
+    assert_eq!(scrub("a").await.found, 0);
+    assert_eq!(world.findings().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_background_keeps_to_its_budget_and_goes_on_after_a_restart() {
+    let world = World::new().await;
+    // Packs of about a MiB: as much as may be read in an hour.
+    for seed in 1..=3 {
+        world.push("a", &disk(seed * 10, 2_000_000)).await;
+        world.registry.store().rotate_packs().await.unwrap();
+    }
+    let stored = world.registry.scrubber().pack_bytes().await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let half = begun.elapsed() + Duration::from_secs(HOUR * stored / MIB / 2);
+    let pass = world.registry.scrubber().background_pass();
+    assert!(tokio::time::timeout(half, pass).await.is_err(), "too fast");
+    let (progress, _) = world.registry.scrubber().progress().await.unwrap();
+    assert!(progress.last_pack > 0 && progress.full_pass_ms == 0);
+    let world = world.restart().await;
+    let scrubber = world.registry.scrubber();
+    scrubber.background_pass().await.unwrap();
+    let hours = begun.elapsed().as_secs_f64() / HOUR as f64;
+    let needed = stored as f64 / MIB as f64;
+    // A pack is begun anew after a restart, and some blobs are read as a whole.
+    assert!(
+        hours > needed * 0.95 && hours < needed * 1.8,
+        "{hours} {needed}"
+    );
+    let (progress, _) = scrubber.progress().await.unwrap();
+    assert_eq!((progress.last_pack, progress.full_pass_ms), (0, NOW_MS));
+    assert!(progress.bytes > stored * 9 / 10, "{progress:?}");
+    // The next pass is not due.
+    let before = scrubber.stats().bytes.load(Relaxed);
+    scrubber.background_pass().await.unwrap();
+    assert_eq!(scrubber.stats().bytes.load(Relaxed), before);
+    world.clock.advance_ms(PASS_INTERVAL_MS);
+    scrubber.background_pass().await.unwrap();
+    assert!(scrubber.stats().bytes.load(Relaxed) > before);
+}

@@ -1,0 +1,381 @@
+//! `dvcr-importer populate`: from anywhere onto a volume.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use dvcr_core::disk::CanonicalQcow2;
+use dvcr_importer::{
+    format::{DiskImage, Format},
+    image::Disk,
+    layout,
+    populate::{
+        Header, Options, PopulateError, Progress, State, extract, populate, populate_blank,
+        populate_stream,
+    },
+    target::{
+        self, Place, Qcow2Target, RawOptions, RawTarget, Sizing, Target, TargetError,
+        stored_clusters,
+    },
+};
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use super::{
+    bar::Bar,
+    origin::{Origin, OriginArgs, parse_origin},
+    size::{parse_size, show_size},
+};
+
+/// Writes a disk to a file, a volume or a block device
+#[derive(Args, Debug)]
+pub(crate) struct PopulateArgs {
+    /// HOST/REPOSITORY:TAG, oci:DIR[:TAG], a path, an address (https://, s3://, gs://, az://), - for standard input, or
+    /// blank: for a disk of zeros
+    #[arg(value_parser = parse_origin)]
+    source: Origin,
+    /// A block device, a directory (the disk becomes disk.img in it), or a file
+    target: PathBuf,
+    /// Format of a file
+    #[arg(long, value_enum, default_value_t = OutputFormat::Raw)]
+    format: OutputFormat,
+    /// Size of the claim, such as 10Gi: the disk grows to it, and must not be larger
+    #[arg(long, value_parser = parse_size)]
+    size: Option<u64>,
+    /// Part of the file system that stays free for its own needs, from 0 to 1; CDI's default is 0.06
+    #[arg(long, value_parser = parse_overhead, default_value = "0")]
+    filesystem_overhead: f64,
+    /// Take space for zeros, too
+    #[arg(long)]
+    preallocate: bool,
+    /// The device is known to be zero throughout: nothing is zeroed
+    #[arg(long)]
+    zeroed: bool,
+    /// The source is a tar archive, and its content goes into the directory
+    #[arg(long, conflicts_with_all = ["format", "size", "preallocate", "zeroed", "state"])]
+    archive: bool,
+    /// File that remembers what was written, so that the same command goes on after a failure. Beside the target if that is
+    /// a file; a device has none unless it is said here
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Threads that read, decode and write
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: Option<u16>,
+    /// Write past the page cache, or through it
+    #[arg(long, value_enum, default_value_t = Direct::Auto)]
+    direct: Direct,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    origin: OriginArgs,
+}
+
+/// What is written.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// The disk, byte for byte
+    Raw,
+    /// QEMU's format
+    Qcow2,
+}
+
+/// Whether the page cache is used.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Direct {
+    /// Past it for devices, through it for files
+    Auto,
+    /// Past it
+    On,
+    /// Through it
+    Off,
+}
+
+fn parse_overhead(text: &str) -> Result<f64, String> {
+    let overhead: f64 = text.parse().map_err(|_| "a number from 0 to 1 is wanted")?;
+    if (0.0..=1.0).contains(&overhead) {
+        Ok(overhead)
+    } else {
+        Err("a number from 0 to 1 is wanted".to_owned())
+    }
+}
+
+/// What a populate did.
+#[derive(Serialize)]
+struct Summary<'a> {
+    target: &'a Path,
+    virtual_size: u64,
+    written_bytes: u64,
+    zero_bytes: u64,
+    kept_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spooled_bytes: Option<u64>,
+    seconds: f64,
+}
+
+impl PopulateArgs {
+    /// Runs the command. `cancel` is set when somebody wants it to stop.
+    pub(crate) fn run(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        if self.archive {
+            return self.extract(runtime, cancel);
+        }
+        let place = Place::of(&self.target)?;
+        let progress = Arc::new(Progress::default());
+        let bar = Bar::follow(progress.clone(), self.json);
+        let (virtual_size, spooled) = match &self.source {
+            Origin::Blank => (self.blank(&place, cancel, &progress)?, None),
+            source => {
+                let streams = self.format == OutputFormat::Raw;
+                let opened = self.origin.open(source, runtime, streams)?;
+                let len = match opened.disk {
+                    Disk::Image(image) => {
+                        self.image(&image, opened.identity, &place, cancel, &progress)?
+                    }
+                    Disk::Stream(stream) => {
+                        let len = stream.virtual_len();
+                        let target = RawTarget::open(&place, len, self.raw_options(&place, false))?;
+                        let options = self.options(None, cancel);
+                        let result = populate_stream(stream, &target, options, &progress);
+                        discard_if_wrong(&place, result)?
+                    }
+                };
+                (len, opened.spooled)
+            }
+        };
+        drop(bar);
+        self.summarise(&place, virtual_size, spooled, &progress, begin.elapsed())
+    }
+
+    fn extract(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
+        if !self.target.is_dir() {
+            bail!(
+                "{} is no directory to unpack an archive into",
+                self.target.display()
+            );
+        }
+        let stream = self.origin.stream(&self.source, runtime)?;
+        let done = extract(stream, &self.target, self.origin.unpacked_max(), cancel)?;
+        eprintln!(
+            "{} files and {} directories, {}",
+            done.files,
+            done.directories,
+            show_size(done.bytes)
+        );
+        Ok(())
+    }
+
+    fn blank(
+        &self,
+        place: &Place,
+        cancel: &AtomicBool,
+        progress: &Progress,
+    ) -> anyhow::Result<u64> {
+        let is_file = matches!(place, Place::File(_));
+        if is_file && self.size.is_none() {
+            bail!("a blank disk in a file needs a --size");
+        }
+        let target: Box<dyn Target> = match (self.format, place) {
+            (OutputFormat::Qcow2, Place::File(path)) => {
+                let len = self.size.unwrap_or_default();
+                let qcow2 = canonical(len, Default::default())?;
+                Box::new(Qcow2Target::open(
+                    path,
+                    len,
+                    &qcow2,
+                    self.preallocate,
+                    false,
+                )?)
+            }
+            _ => Box::new(RawTarget::open(
+                place,
+                Some(0),
+                self.raw_options(place, false),
+            )?),
+        };
+        populate_blank(&*target, self.options(None, cancel), progress)?;
+        Ok(target.guest_len().unwrap_or_default())
+    }
+
+    /// Writes a disk that can be read at random; the length that a guest sees.
+    fn image(
+        &self,
+        image: &DiskImage,
+        identity: Option<String>,
+        place: &Place,
+        cancel: &AtomicBool,
+        progress: &Progress,
+    ) -> anyhow::Result<u64> {
+        let format = self.format;
+        let state = self
+            .state_path(place)
+            .zip(identity)
+            .map(|(path, image_name)| {
+                let header = Header {
+                    image: image_name,
+                    virtual_len: image.virtual_len(),
+                    target: format!("{format:?} {:?} {}", self.size, self.preallocate),
+                };
+                let state = State::open(&path, &header);
+                state.with_context(|| format!("open the state file {}", path.display()))
+            });
+        let state = state.transpose()?;
+        let keep = state.as_ref().is_some_and(State::is_resumed);
+        let opened = self.open_target(image, place, keep);
+        let target = match opened {
+            Ok(target) => target,
+            Err(error) => {
+                // Nothing was written, and nothing that could be gone on with.
+                if let Some(state) = state.filter(|_| !keep) {
+                    state.remove()?;
+                }
+                return Err(error);
+            }
+        };
+        let options = self.options(state.as_ref(), cancel);
+        populate(image, &*target, options, progress)?;
+        if let Some(state) = state {
+            state.remove().context("remove the state file")?;
+        }
+        Ok(target.guest_len().unwrap_or(image.virtual_len()))
+    }
+
+    fn open_target(
+        &self,
+        image: &DiskImage,
+        place: &Place,
+        keep: bool,
+    ) -> anyhow::Result<Box<dyn Target>> {
+        let len = image.virtual_len();
+        let path = match (self.format, place) {
+            (OutputFormat::Raw, _) => {
+                let options = self.raw_options(place, keep);
+                return Ok(Box::new(RawTarget::open(place, Some(len), options)?));
+            }
+            (OutputFormat::Qcow2, Place::Device(path)) => {
+                let reason = "a device takes raw disks only";
+                let path = path.clone();
+                return Err(TargetError::Unfit { path, reason }.into());
+            }
+            (OutputFormat::Qcow2, Place::File(path)) => path,
+        };
+        let grown = len.max(self.size.unwrap_or(0));
+        if let Some(size) = self.size.filter(|size| *size < len) {
+            bail!("the disk has {len} bytes, more than the --size of {size}");
+        }
+        let qcow2 = canonical(grown, clusters(image)?)?;
+        let target = Qcow2Target::open(path, grown, &qcow2, self.preallocate, keep)?;
+        Ok(Box::new(target))
+    }
+
+    fn raw_options(&self, place: &Place, keep: bool) -> RawOptions {
+        let device = matches!(place, Place::Device(_));
+        RawOptions {
+            sizing: Sizing {
+                claim: self.size,
+                overhead: self.filesystem_overhead,
+            },
+            preallocate: self.preallocate,
+            known_zero: self.zeroed,
+            keep,
+            direct: match self.direct {
+                Direct::Auto => device,
+                Direct::On => true,
+                Direct::Off => false,
+            },
+        }
+    }
+
+    fn options<'a>(&self, state: Option<&'a State>, cancel: &'a AtomicBool) -> Options<'a> {
+        let mut options = Options::new(cancel);
+        options.state = state;
+        if let Some(threads) = self.threads {
+            options.threads = threads.into();
+        }
+        options
+    }
+
+    fn state_path(&self, place: &Place) -> Option<PathBuf> {
+        match (&self.state, place) {
+            (Some(path), _) => Some(path.clone()),
+            (None, Place::File(path)) => {
+                let name = path.file_name()?.to_string_lossy();
+                Some(path.with_file_name(format!(".{name}.populate")))
+            }
+            (None, Place::Device(_)) => None,
+        }
+    }
+
+    fn summarise(
+        &self,
+        place: &Place,
+        virtual_size: u64,
+        spooled_bytes: Option<u64>,
+        progress: &Progress,
+        time: Duration,
+    ) -> anyhow::Result<()> {
+        let summary = Summary {
+            target: place.path(),
+            virtual_size,
+            written_bytes: progress.written(),
+            zero_bytes: progress.zeroed(),
+            kept_bytes: progress.kept(),
+            spooled_bytes,
+            seconds: time.as_secs_f64(),
+        };
+        if self.json {
+            println!("{}", serde_json::to_string(&summary)?);
+            return Ok(());
+        }
+        let speed = (progress.done() as f64 / summary.seconds.max(0.001)) as u64;
+        let mut text = format!(
+            "{}: disk of {}, {} written in {:.1} s ({}/s)",
+            place.path().display(),
+            show_size(virtual_size),
+            show_size(summary.written_bytes),
+            summary.seconds,
+            show_size(speed)
+        );
+        if summary.kept_bytes > 0 {
+            text += &format!(", {} were there", show_size(summary.kept_bytes));
+        }
+        if let Some(spooled) = spooled_bytes {
+            text += &format!(", {} by way of a temporary file", show_size(spooled));
+        }
+        eprintln!("{text}");
+        Ok(())
+    }
+}
+
+/// Which clusters a disk needs in a qcow2: what its image stores, unless that is everything and says nothing.
+pub(crate) fn clusters(image: &DiskImage) -> anyhow::Result<dvcr_core::disk::ClusterMap> {
+    Ok(match image.format() {
+        Format::Raw | Format::Iso => layout::scan(image)?,
+        _ => stored_clusters(image)?,
+    })
+}
+
+/// The places of a qcow2.
+pub(crate) fn canonical(
+    len: u64,
+    map: dvcr_core::disk::ClusterMap,
+) -> anyhow::Result<CanonicalQcow2> {
+    let why = || {
+        format!("a qcow2 disk of {len} bytes: whole sectors of 512 bytes are wanted, up to 64 TiB")
+    };
+    CanonicalQcow2::new(len, map).with_context(why)
+}
+
+/// Content that turned out to be wrong does not stay where a good disk is expected.
+fn discard_if_wrong(place: &Place, result: Result<u64, PopulateError>) -> anyhow::Result<u64> {
+    if let Err(PopulateError::Stream(error)) = &result
+        && error.kind() == std::io::ErrorKind::InvalidData
+    {
+        target::remove(place).context("remove the disk that turned out to be wrong")?;
+    }
+    Ok(result?)
+}

@@ -1,0 +1,162 @@
+//! A repository of a registry.
+
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
+
+use bytes::{Buf as _, Bytes};
+use dvcr_client::BlobReader;
+use dvcr_core::oci::{Descriptor, Digest, Reference};
+use quick_cache::sync::Cache;
+use tokio::runtime::Handle;
+
+use super::{Document, Repository};
+use crate::source::ReadAt;
+
+/// What is fetched at a time: some fifty frames of our layout, so that requests cost little beside what they bring.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// Windows that are kept for those who read neighbours of what was asked for: 32 MiB.
+const WINDOWS: usize = 32;
+
+/// A repository that is asked over the network. Its methods block: they are not for threads of the runtime.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    repository: dvcr_client::Repository,
+    runtime: Handle,
+}
+
+impl Registry {
+    /// A repository, and the runtime that its connections live on.
+    pub fn new(repository: dvcr_client::Repository, runtime: Handle) -> Self {
+        Self {
+            repository,
+            runtime,
+        }
+    }
+}
+
+impl Repository for Registry {
+    fn manifest(&self, reference: &Reference) -> io::Result<Document> {
+        let manifest = self.runtime.block_on(self.repository.manifest(reference));
+        let manifest = manifest.map_err(failed)?;
+        let media_type = manifest.media_type();
+        Ok(Document {
+            media_type: (!media_type.is_empty()).then(|| media_type.to_owned()),
+            bytes: manifest.bytes().to_vec(),
+        })
+    }
+
+    fn blob(&self, blob: &Descriptor) -> io::Result<Arc<dyn ReadAt>> {
+        Ok(Arc::new(RemoteBlob {
+            registry: self.clone(),
+            digest: blob.digest,
+            len: blob.size,
+            windows: Cache::new(WINDOWS),
+        }))
+    }
+
+    fn stream(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>> {
+        // A range of everything: whoever reads it compares its digest, once is enough.
+        let reader = self.repository.blob_range(&blob.digest, 0..blob.size);
+        Ok(Box::new(RemoteStream {
+            reader: self.runtime.block_on(reader).map_err(failed)?,
+            runtime: self.runtime.clone(),
+            chunk: Bytes::new(),
+        }))
+    }
+}
+
+/// The client's error inside, and what helps by its kind.
+fn failed(error: dvcr_client::Error) -> io::Error {
+    let kind = if error.is_not_found() {
+        io::ErrorKind::NotFound
+    } else if error.is_retryable() {
+        io::ErrorKind::ConnectionAborted
+    } else {
+        io::ErrorKind::InvalidData
+    };
+    io::Error::new(kind, error)
+}
+
+/// A blob that is fetched in windows, each once for all who read it at the same time.
+struct RemoteBlob {
+    registry: Registry,
+    digest: Digest,
+    len: u64,
+    windows: Cache<u64, Arc<[u8]>>,
+}
+
+impl RemoteBlob {
+    fn fetch(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let end = offset + buf.len() as u64;
+        self.registry
+            .runtime
+            .block_on(async {
+                let repository = &self.registry.repository;
+                let mut reader = repository.blob_range(&self.digest, offset..end).await?;
+                let mut rest = buf;
+                while let Some(mut chunk) = reader.chunk().await? {
+                    // The client sends no more than was asked for.
+                    let (part, behind) = rest.split_at_mut(chunk.len().min(rest.len()));
+                    chunk.copy_to_slice(part);
+                    rest = behind;
+                }
+                Ok(())
+            })
+            .map_err(failed)
+    }
+}
+
+impl ReadAt for RemoteBlob {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let end = offset.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > self.len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if buf.len() as u64 >= WINDOW_BYTES {
+            return self.fetch(offset, buf);
+        }
+        let (mut offset, mut rest) = (offset, buf);
+        while !rest.is_empty() {
+            let start = offset / WINDOW_BYTES * WINDOW_BYTES;
+            let window = self.windows.get_or_insert_with(&start, || {
+                let mut window = vec![0; (self.len - start).min(WINDOW_BYTES) as usize];
+                self.fetch(start, &mut window)?;
+                io::Result::Ok(window.into())
+            })?;
+            let window = &window[(offset - start) as usize..];
+            let (part, behind) = rest.split_at_mut(window.len().min(rest.len()));
+            part.copy_from_slice(&window[..part.len()]);
+            offset += part.len() as u64;
+            rest = behind;
+        }
+        Ok(())
+    }
+}
+
+/// A blob from its start to its end. A connection that breaks is replaced by the client.
+struct RemoteStream {
+    reader: BlobReader,
+    runtime: Handle,
+    chunk: Bytes,
+}
+
+impl Read for RemoteStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.runtime.block_on(self.reader.chunk()).map_err(failed)? {
+                Some(chunk) => self.chunk = chunk,
+                None => return Ok(0),
+            }
+        }
+        let len = self.chunk.len().min(buf.len());
+        self.chunk.copy_to_slice(&mut buf[..len]);
+        Ok(len)
+    }
+}

@@ -1,0 +1,287 @@
+//! Raw disks: a file, or a block device.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU8, Ordering},
+};
+
+use rustix::{
+    fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom},
+    io::Errno,
+};
+
+use super::{ALIGNMENT, Place, Sizing, Target, TargetError, space::free_bytes};
+
+/// Mode of a file that is made: CDI's, for the group that virtual machines run as.
+const FILE_MODE: u32 = 0o660;
+
+/// Zeros that are written at a time where nothing better works.
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
+/// How a raw target is opened.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct RawOptions {
+    /// How large the disk may become.
+    pub sizing: Sizing,
+    /// Whether space is taken for zeros, too.
+    pub preallocate: bool,
+    /// Whether a device is known to be zero throughout: nothing is zeroed then.
+    pub known_zero: bool,
+    /// Whether what is in a file counts, because an earlier run wrote it.
+    pub keep: bool,
+    /// Whether to write past the page cache, where that works.
+    pub direct: bool,
+}
+
+/// A raw file or a block device, locked against a second writer.
+#[derive(Debug)]
+pub struct RawTarget {
+    path: PathBuf,
+    file: File,
+    /// The same file, written past the page cache.
+    direct: Option<File>,
+    len: Option<u64>,
+    device: bool,
+    /// Whether what was not written reads as zeros.
+    known_zero: bool,
+    /// The first of [`ZEROINGS`] that was not found to fail.
+    zeroing: AtomicU8,
+}
+
+/// Ways to make zeros, the best first. On a device the first two are `blkdev_issue_zeroout`, with and without giving space
+/// back; both leave zeros or fail.
+const ZEROINGS: [FallocateFlags; 2] = [
+    FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE),
+    FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE),
+];
+
+impl RawTarget {
+    /// Opens a target for a disk of `virtual_len` bytes, or of as many as will come. Whether it fits is checked before
+    /// anything is changed.
+    pub fn open(
+        place: &Place,
+        virtual_len: Option<u64>,
+        options: RawOptions,
+    ) -> Result<Self, TargetError> {
+        match place {
+            Place::File(path) => Self::open_file(path, virtual_len, options),
+            Place::Device(path) => Self::open_device(path, virtual_len, options),
+        }
+    }
+
+    fn open_file(
+        path: &Path,
+        virtual_len: Option<u64>,
+        options: RawOptions,
+    ) -> Result<Self, TargetError> {
+        let failed = |what| io_error(what, path);
+        let free = free_bytes(path).map_err(failed("look at the file system of"))?;
+        let fits = |virtual_len| {
+            let len = options.sizing.file_len(virtual_len, free);
+            len.map_err(|available| TargetError::TooSmall {
+                path: path.to_owned(),
+                needed: virtual_len,
+                available,
+                advice: "a larger volume, or a larger --size, is needed",
+            })
+        };
+        let len = virtual_len.map(fits).transpose()?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(path)
+            .map_err(failed("open"))?;
+        lock(&file, path)?;
+        if !options.keep {
+            // Whatever was there becomes a hole.
+            file.set_len(0).map_err(failed("empty"))?;
+        }
+        if let Some(len) = len {
+            file.set_len(len).map_err(failed("set the length of"))?;
+            if options.preallocate {
+                allocate(&file, len).map_err(failed("take space for"))?;
+            }
+        }
+        Ok(Self {
+            direct: options.direct.then(|| reopen_direct(&file)).flatten(),
+            path: path.to_owned(),
+            file,
+            len,
+            device: false,
+            known_zero: !options.keep,
+            zeroing: AtomicU8::new(u8::from(options.preallocate)),
+        })
+    }
+
+    fn open_device(
+        path: &Path,
+        virtual_len: Option<u64>,
+        options: RawOptions,
+    ) -> Result<Self, TargetError> {
+        let failed = |what| io_error(what, path);
+        // Exclusive: a device with a mounted file system is refused by the kernel.
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlags::EXCL.bits() as i32)
+            .open(path)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::ResourceBusy => TargetError::Busy(path.to_owned()),
+                _ => failed("open")(error),
+            })?;
+        lock(&file, path)?;
+        let len = rustix::fs::seek(&file, SeekFrom::End(0))
+            .map_err(|errno| failed("find the length of")(errno.into()))?;
+        let available = options.sizing.claim.map_or(len, |claim| claim.min(len));
+        if let Some(needed) = virtual_len.filter(|virtual_len| *virtual_len > available) {
+            return Err(TargetError::TooSmall {
+                path: path.to_owned(),
+                needed,
+                available,
+                advice: "a larger device, or a larger --size, is needed",
+            });
+        }
+        Ok(Self {
+            direct: options.direct.then(|| reopen_direct(&file)).flatten(),
+            path: path.to_owned(),
+            file,
+            len: Some(len),
+            device: true,
+            known_zero: options.known_zero,
+            zeroing: AtomicU8::new(u8::from(options.preallocate)),
+        })
+    }
+
+    fn write_zeros(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
+        while len > 0 {
+            let part = len.min(ZEROS.len() as u64);
+            self.file.write_all_at(&ZEROS[..part as usize], offset)?;
+            offset += part;
+            len -= part;
+        }
+        Ok(())
+    }
+}
+
+impl Target for RawTarget {
+    fn guest_len(&self) -> Option<u64> {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let aligned = |number: u64| number.is_multiple_of(ALIGNMENT as u64);
+        let (direct, rest) = match &self.direct {
+            Some(direct) if aligned(offset) && aligned(data.as_ptr() as u64) => {
+                let len = data.len() / ALIGNMENT * ALIGNMENT;
+                direct.write_all_at(&data[..len], offset)?;
+                (len, &data[len..])
+            }
+            _ => (0, data),
+        };
+        self.file.write_all_at(rest, offset + direct as u64)
+    }
+
+    fn zero_at(&self, offset: u64, len: u64) -> io::Result<()> {
+        if self.known_zero || len == 0 {
+            return Ok(());
+        }
+        let first = self.zeroing.load(Ordering::Relaxed);
+        for (flags, number) in ZEROINGS.into_iter().zip(0..).skip(usize::from(first)) {
+            match rustix::fs::fallocate(&self.file, flags, offset, len) {
+                Ok(()) => return Ok(()),
+                // Not whole blocks of the device: another part may be.
+                Err(Errno::INVAL) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOTTY) => {
+                    self.zeroing.fetch_max(number + 1, Ordering::Relaxed);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.write_zeros(offset, len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn finish(&self, len: u64) -> io::Result<()> {
+        if self.device {
+            return self.file.sync_all();
+        }
+        if self.len.is_none() {
+            self.file.set_len(len)?;
+        }
+        self.file.sync_all()?;
+        sync_parent(&self.path)
+    }
+}
+
+/// Only one writer at a time.
+pub(super) fn lock(file: &File, path: &Path) -> Result<(), TargetError> {
+    rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
+        Errno::WOULDBLOCK => TargetError::Busy(path.to_owned()),
+        errno => io_error("lock", path)(errno.into()),
+    })
+}
+
+/// Takes space for a file that has its length already.
+pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+        // Nothing to take for an empty file.
+        Err(Errno::INVAL) if len == 0 => Ok(()),
+        Err(Errno::OPNOTSUPP) => {
+            let mut offset = 0;
+            while offset < len {
+                let part = (len - offset).min(ZEROS.len() as u64);
+                file.write_all_at(&ZEROS[..part as usize], offset)?;
+                offset += part;
+            }
+            Ok(())
+        }
+        result => Ok(result?),
+    }
+}
+
+/// The name of a new file is durable, too.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// `None` where the file system does not offer it.
+fn reopen_direct(file: &File) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    File::options()
+        .write(true)
+        .custom_flags(OFlags::DIRECT.bits() as i32)
+        .open(path)
+        .ok()
+}
+
+pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TargetError {
+    let path = path.to_owned();
+    move |source| TargetError::Io { what, path, source }
+}
+
+/// Removes a file whose content turned out to be wrong; a device stays as it is.
+pub fn remove(place: &Place) -> io::Result<()> {
+    match place {
+        Place::File(path) => fs::remove_file(path),
+        Place::Device(_) => Ok(()),
+    }
+}
