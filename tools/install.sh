@@ -5,8 +5,9 @@
 #
 #   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, QEMU and what makes disks for it (Debian packages), crane, regctl,
 #            oras (built by Go), openapi-python-client (Python packages, tools/python-requirements.txt), a kernel and a shell for the guests that are
-#            booted (unpacked from Debian packages, not installed)
-#   peers    registries to compare with: docker-registry 2.8 (Debian), olareg, distribution 3 (built by Go)
+#            booted, and promtool (unpacked from Debian packages, not installed), and the registries that people come from: docker-registry 2.8
+#            (Debian), distribution 3 (built by Go)
+#   peers    registries to compare with: these two, and olareg (built by Go)
 #   checks   cargo-deny
 #
 # Everything that is neither a Debian nor a Python package is built from source at a pinned version, verified by Go's checksum
@@ -22,11 +23,13 @@ oras     oras.land/oras                         v1.3.3  oras.land/oras/cmd/oras
 "
 readonly GO_PEERS="
 olareg   github.com/olareg/olareg               v0.2.2  github.com/olareg/olareg/cmd/olareg
+"
+readonly GO_SOURCES="
 registry github.com/distribution/distribution/v3 v3.1.1 github.com/distribution/distribution/v3/cmd/registry
 "
 # Debian packages as "command:package": the command tells whether the package is there.
 readonly APT_CLIENTS="dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 syslinux:syslinux mcopy:mtools mkfs.vfat:dosfstools zstd:zstd"
-readonly APT_PEERS="docker-registry:docker-registry"
+readonly APT_SOURCES="docker-registry:docker-registry"
 readonly CARGO_DENY_VERSION=0.20.2
 
 readonly TOOLS="${DVCR_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/dvcr-tools}"
@@ -85,6 +88,27 @@ go_programs() {
   done <<<"$1"
 }
 
+# The Debian package would install and start a Prometheus server; all that is wanted is the program that checks rules.
+prometheus_tool() {
+  command -v promtool >/dev/null && return 0
+  if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+    say "missing: promtool. It is part of Prometheus"
+    return 1
+  fi
+  local start=$SECONDS work
+  work=$(mktemp -d)
+  # The list of packages may be missing or old; only root can renew it.
+  if ! (cd "$work" && { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } 2>log && dpkg-deb -x prometheus_*.deb .); then
+    cat "$work/log" >&2
+    rm -rf "$work"
+    say "downloading Debian's package prometheus failed"
+    return 1
+  fi
+  mv "$work/usr/bin/promtool" "$BIN/promtool"
+  rm -rf "$work"
+  say "installed promtool in $((SECONDS - start)) s"
+}
+
 # A virtual environment: Debian refuses to mix packages of pip with its own.
 python_programs() {
   local requirements program=openapi-python-client
@@ -93,11 +117,8 @@ python_programs() {
   local stamp
   stamp="$BIN/.$program-$(sha256sum "$requirements" | cut -c1-16)"
   [ -x "$BIN/$program" ] && [ -e "$stamp" ] && return 0
-  apt_packages python3:python3
-  if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-    # A name that no command has: install it whatever commands there are.
-    apt_packages no-such-command:python3-venv
-  fi
+  # Debian has what makes such an environment in a package without a command: it is asked for by a name that no command has.
+  python3 -c 'import ensurepip, venv' 2>/dev/null || apt_packages python3-with-venv:python3-venv
   local start=$SECONDS
   rm -rf "$TOOLS/python" "$BIN/.$program-"*
   python3 -m venv "$TOOLS/python"
@@ -157,15 +178,18 @@ cargo_deny() {
 
 clients() {
   # shellcheck disable=SC2086 # the list is words by design
-  apt_packages $APT_CLIENTS
+  apt_packages $APT_CLIENTS $APT_SOURCES
   go_programs "$GO_CLIENTS"
+  go_programs "$GO_SOURCES"
+  prometheus_tool
   python_programs
   guest
 }
 
 peers() {
   # shellcheck disable=SC2086
-  apt_packages $APT_PEERS
+  apt_packages $APT_SOURCES
+  go_programs "$GO_SOURCES"
   go_programs "$GO_PEERS"
 }
 

@@ -3,6 +3,7 @@
 mod compare;
 mod data;
 mod dedup;
+mod gc;
 mod http;
 mod load;
 mod machine;
@@ -28,6 +29,7 @@ struct Arguments {
 enum Command {
     Compare(compare::Options),
     Dedup(dedup::Options),
+    Gc(gc::Options),
     Startup(startup::Options),
 }
 
@@ -35,6 +37,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Compare(options) => compare::run(&options),
         Command::Dedup(options) => dedup::run(&options),
+        Command::Gc(options) => gc::run(&options),
         Command::Startup(options) => startup::run(&options),
     }
 }

@@ -83,6 +83,9 @@ pub(crate) struct Program {
     pub(crate) kind: Kind,
     path: PathBuf,
     pub(crate) version: String,
+    /// Further arguments and variables.
+    arguments: Vec<&'static str>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Program {
@@ -127,7 +130,37 @@ impl Program {
             kind,
             path,
             version,
+            arguments: Vec::new(),
+            environment: Vec::new(),
         })
+    }
+
+    /// The same with further arguments and variables.
+    pub(crate) fn with(
+        &self,
+        arguments: &[&'static str],
+        environment: &[(&'static str, &'static str)],
+    ) -> Program {
+        Program {
+            arguments: arguments.to_vec(),
+            environment: environment.to_vec(),
+            ..self.clone()
+        }
+    }
+
+    /// Runs distribution's collector on the data of a server that does not run.
+    pub(crate) fn garbage_collect(&self, home: &Path) -> Result<()> {
+        let output = Command::new(&self.path)
+            .args(["garbage-collect", "--delete-untagged"])
+            .arg(home.join("config.yml"))
+            .output()
+            .context("run garbage-collect")?;
+        ensure!(
+            output.status.success(),
+            "garbage-collect: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
     }
 
     /// Starts it on `home/data`, which is kept if it is there, and waits until it is ready.
@@ -144,6 +177,8 @@ impl Program {
             .open(home.join("log"))?;
         let mut command = self.command(home, &data, addr)?;
         command
+            .args(&self.arguments)
+            .envs(self.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

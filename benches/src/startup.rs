@@ -169,13 +169,32 @@ fn pull(server: &crate::registry::Server, number: u64) -> Result<()> {
 }
 
 /// Rows on their way to the database.
-struct Filler {
+pub(crate) struct Filler {
     meta: RedbMeta,
     puts: Vec<(Key, Value)>,
 }
 
 impl Filler {
-    async fn put(&mut self, key: Key, value: Value) -> Result<()> {
+    /// The database of a new data directory.
+    pub(crate) fn new(data: &std::path::Path) -> Result<Filler> {
+        let dir = DataDir::open(data)?;
+        let options = RedbOptions {
+            cache_bytes: FILL_CACHE_BYTES,
+        };
+        Ok(Filler {
+            meta: RedbMeta::open(dir.meta_path(), &options)?,
+            puts: Vec::new(),
+        })
+    }
+
+    /// Commits what is left, and closes the database.
+    pub(crate) async fn close(mut self) -> Result<()> {
+        self.commit().await?;
+        self.meta.close().await;
+        Ok(())
+    }
+
+    pub(crate) async fn put(&mut self, key: Key, value: Value) -> Result<()> {
         self.puts.push((key, value));
         if self.puts.len() >= TXN_ROWS {
             self.commit().await
@@ -198,18 +217,8 @@ impl Filler {
 }
 
 /// Sets up a data directory and writes the rows of `chunks` chunks.
-async fn fill(data: &std::path::Path, chunks: u64) -> Result<()> {
-    let dir = DataDir::open(data)?;
-    let meta = RedbMeta::open(
-        dir.meta_path(),
-        &RedbOptions {
-            cache_bytes: FILL_CACHE_BYTES,
-        },
-    )?;
-    let mut filler = Filler {
-        meta,
-        puts: Vec::new(),
-    };
+pub(crate) async fn fill(data: &std::path::Path, chunks: u64) -> Result<()> {
+    let mut filler = Filler::new(data)?;
     let (packs, blobs) = (chunks.div_ceil(PACK_CHUNKS), chunks.div_ceil(BLOB_CHUNKS));
 
     let repository: RepositoryName = "synthetic/disks".parse()?;
@@ -298,9 +307,7 @@ async fn fill(data: &std::path::Path, chunks: u64) -> Result<()> {
     filler
         .put(key::counter("recipe"), record::encode_numbers(&[blobs + 1]))
         .await?;
-    filler.commit().await?;
-    filler.meta.close().await;
-    Ok(())
+    filler.close().await
 }
 
 /// The ids spread evenly and grow with the number: a database filled in key order fills fast.

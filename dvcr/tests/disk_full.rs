@@ -37,19 +37,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct World {
     device: Device,
     server: Option<Server>,
-    settings: [(&'static str, &'static str); 1],
+    settings: Vec<(&'static str, &'static str)>,
     random: Random,
     stored: Stored,
 }
 
 impl World {
     fn new(reserve: (&'static str, &'static str)) -> Self {
+        Self::with(vec![reserve])
+    }
+
+    fn with(settings: Vec<(&'static str, &'static str)>) -> Self {
         let device = Device::new(DEVICE_MIB);
-        let server = Server::start_on(&device.path().join("data"), &[reserve]);
+        let server = Server::start_on(&device.path().join("data"), &settings);
         Self {
             device,
             server: Some(server),
-            settings: [reserve],
+            settings,
             random: Random::new(),
             stored: Stored::default(),
         }
@@ -78,7 +82,13 @@ impl World {
         let deadline = Instant::now() + PATIENCE;
         while let Err(refusal) = self.push(repository) {
             assert!(refusal.status >= 500, "{}", refusal.text());
-            assert!(Instant::now() < deadline, "still: {}", refusal.text());
+            let in_time = Instant::now() < deadline;
+            assert!(
+                in_time,
+                "{}\nstill: {}",
+                self.server().log(),
+                refusal.text()
+            );
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -233,6 +243,51 @@ fn without_room(world: &mut World) {
     assert_eq!(status_of(&client, &delete), 202, "a deletion");
     world.stored.forget(&gone);
     assert_eq!(status_of(&client, &Request::new("GET", gone)), 404);
+}
+
+/// What is deleted on a full device makes room, though all of it lies in one pack with what stays, and though there is no room
+/// for copies of that: nobody restarts anything, or asks for a collection.
+#[test]
+fn a_full_device_is_emptied_by_deleting() {
+    if !namespace::entered("a_full_device_is_emptied_by_deleting") {
+        return;
+    }
+    // A collection comes when the device is full, long before its time.
+    let collected = vec![
+        RESERVE,
+        ("DVCR_LEASE", "5s"),
+        ("DVCR_GC_GRACE", "0s"),
+        ("DVCR_GC_INTERVAL", "1h"),
+    ];
+    let mut world = World::with(collected);
+    for round in 0..3 {
+        let (client, name) = (world.client(), format!("round/{round}"));
+        let refusal = push_until_full(&mut world.stored, &client, &name, &mut world.random);
+        assert_full(&refusal);
+        // Every third image stays.
+        let images = world.stored.paths("/manifests/v1");
+        let gone: Vec<_> = images
+            .chunks(3)
+            .flat_map(|three| three[1..].to_vec())
+            .collect();
+        assert!(!gone.is_empty(), "{images:?}");
+        for path in gone {
+            // By tag, only the tag would go.
+            let repository = path.strip_suffix("/manifests/v1").unwrap();
+            let digest = sha256(&world.stored.newest(&path).1);
+            let delete = Request::new("DELETE", format!("{repository}/manifests/{digest}"));
+            assert_eq!(status_of(&client, &delete), 202, "{path}");
+            world.stored.forget_all(&format!("{repository}/"));
+        }
+        world.push_soon(&format!("after/{round}"));
+        world.verify();
+        println!("round {round}: {} images stay", images.len().div_ceil(3));
+    }
+    world.restart(Signal::KILL);
+    world.verify();
+    world.push_soon("after/restart");
+    let server = world.server.as_mut().expect("a server runs");
+    assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
 /// Several clients fill the device at once; each learns why it is refused.

@@ -426,7 +426,9 @@ mod tests {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CheckpointError> {
+    type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn read(bytes: &[u8]) -> Result<Rows, CheckpointError> {
         let mut reader = CheckpointReader::new(bytes)?;
         let mut rows = Vec::new();
         while let Some((key, value)) = reader.next_row()? {

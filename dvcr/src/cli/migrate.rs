@@ -216,14 +216,14 @@ async fn show(counters: Arc<Counters>) {
             bar.0.tick();
             continue;
         }
+        bar.0
+            .set_message(format!("{} of {blobs}", read(&counters.done_blobs)));
         if !planned {
             planned = true;
             bar.0.set_style(sending.clone());
             bar.0.set_length(read(&counters.planned_bytes));
             bar.0.reset();
         }
-        bar.0
-            .set_message(format!("{} of {blobs}", read(&counters.done_blobs)));
         bar.0.set_position(read(&counters.done_bytes));
     }
 }

@@ -14,6 +14,7 @@ mod scrub;
 mod serve;
 mod stats;
 mod table;
+mod uploads;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -61,6 +62,9 @@ enum Command {
     /// Show retention rules, and what they would remove.
     #[command(after_help = retention::EXAMPLES)]
     Retention(retention::RetentionArgs),
+    /// List uploads in progress, or end one.
+    #[command(after_help = uploads::EXAMPLES)]
+    Uploads(uploads::UploadsArgs),
     /// Bring everything over from another registry, running or at rest.
     #[command(after_help = migrate::EXAMPLES)]
     Migrate(migrate::MigrateArgs),
@@ -235,6 +239,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Gc(args) => client::block_on(gc::run(args)),
         Command::Retention(args) => client::block_on(retention::run(args)),
+        Command::Uploads(args) => client::block_on(uploads::run(args)),
         Command::Migrate(args) => migrate::run(args),
         Command::Rm(args) => client::block_on(rm::run(args)),
         Command::Openapi => openapi::run(),

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use dvcr_core::chunk::ChunkId;
+use tokio::time::Instant;
 
 use super::plan::PackFacts;
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     },
     store::{
         IngestState,
+        pace::Pace,
         pack::RECORD_HEADER_LEN,
         recipe::{PART_PIECES_MAX, Piece, RecipePart},
     },
@@ -29,14 +31,22 @@ const IDS_MAX: usize = 1 << 22;
 const ROWS: usize = 4096;
 const LONG_ROWS: usize = 16;
 
+/// What is read, and whom it makes way for.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) meta: &'a dyn MetaStore,
+    pub(super) pace: &'a Pace,
+}
+
 /// Calls `visit` with every row of the range.
 pub(super) async fn each(
-    meta: &dyn MetaStore,
+    Source { meta, pace }: Source<'_>,
     mut range: KeyRange,
     page: usize,
     mut visit: impl FnMut(&Key, &Value) -> Result<(), MetaError>,
 ) -> Result<(), MetaError> {
     loop {
+        let begun = Instant::now();
         let rows = meta.scan(&range, page).await?;
         for (key, value) in &rows {
             visit(key, value)?;
@@ -45,22 +55,21 @@ pub(super) async fn each(
             Some((last, _)) => range = key::after(range, last),
             None => return Ok(()),
         }
-        // A walk takes seconds and shares its thread with requests.
-        tokio::task::yield_now().await;
+        pace.rest(begun).await;
     }
 }
 
 /// Calls `visit` with every chunk that an upload session or a recipe refers to, as often as it does.
 pub(super) async fn references(
-    meta: &dyn MetaStore,
+    source: Source<'_>,
     visit: impl FnMut(&ChunkId),
 ) -> Result<(), MetaError> {
-    references_without(meta, |_| false, visit).await
+    references_without(source, |_| false, visit).await
 }
 
 /// The same without the recipes that `skip` names.
 async fn references_without(
-    meta: &dyn MetaStore,
+    source: Source<'_>,
     skip: impl Fn(u64) -> bool,
     mut visit: impl FnMut(&ChunkId),
 ) -> Result<(), MetaError> {
@@ -71,7 +80,7 @@ async fn references_without(
             }
         }
     };
-    each(meta, key::uploads(), LONG_ROWS, |key, row| {
+    each(source, key::uploads(), LONG_ROWS, |key, row| {
         let upload = UploadRecord::decode(key, row)?;
         let state = IngestState::parse(&upload.ingest).map_err(|what| MetaError::Corrupt {
             key: hex::encode(key),
@@ -81,7 +90,7 @@ async fn references_without(
         Ok(())
     })
     .await?;
-    each(meta, key::recipes(), LONG_ROWS, |key, row| {
+    each(source, key::recipes(), LONG_ROWS, |key, row| {
         if key::is_recipe_part(key) && !key::recipe_of(key).is_some_and(&skip) {
             pieces(&RecipePart::decode(key, row)?);
         }
@@ -94,10 +103,11 @@ async fn references_without(
 /// `recipes` are ids and numbers of parts.
 ///
 /// Reads all recipes once for each 4 million chunks (256 GiB of data) that these refer to, and the rows of the chunks that count.
-pub(crate) async fn exclusive_bytes(
-    meta: &dyn MetaStore,
+pub(super) async fn exclusive_bytes(
+    source: Source<'_>,
     recipes: &BTreeMap<u64, u32>,
 ) -> Result<u64, MetaError> {
+    let meta = source.meta;
     let parts: usize = recipes.values().map(|parts| *parts as usize).sum();
     let bits = bits_for(parts * PART_PIECES_MAX);
     let mut bytes = 0;
@@ -116,7 +126,7 @@ pub(crate) async fn exclusive_bytes(
         ids_in_slice.compact();
         let mut settled = vec![false; ids_in_slice.numbers.len()];
         let skip = |recipe| recipes.contains_key(&recipe);
-        references_without(meta, skip, |id| {
+        references_without(source, skip, |id| {
             if let Some(at) = ids_in_slice.position(prefix(id)) {
                 settled[at] = true;
             }
@@ -169,10 +179,10 @@ fn bits_for(entries: usize) -> u32 {
 }
 
 /// Every sealed and condemned pack, with how much of it lives. An estimate while uploads run: they make more of it live.
-pub(super) async fn facts(meta: &dyn MetaStore) -> Result<Vec<PackFacts>, MetaError> {
+pub(super) async fn facts(source: Source<'_>) -> Result<Vec<PackFacts>, MetaError> {
     let mut packs: BTreeMap<PackId, PackFacts> = BTreeMap::new();
     let mut entries = 0;
-    each(meta, key::packs(), ROWS, |key, row| {
+    each(source, key::packs(), ROWS, |key, row| {
         let record = PackRecord::decode(key, row)?;
         entries += record.entries as usize;
         if let (Some(pack), false) = (key::pack_of(key), record.state == PackState::Open) {
@@ -190,7 +200,7 @@ pub(super) async fn facts(meta: &dyn MetaStore) -> Result<Vec<PackFacts>, MetaEr
     let bits = bits_for(entries);
     for part in 0..1u64 << bits {
         let mut ids = Ids::default();
-        references(meta, |id| {
+        references(source, |id| {
             let prefix = prefix(id);
             if bits == 0 || prefix >> (64 - bits) == part {
                 ids.insert(prefix);
@@ -198,7 +208,7 @@ pub(super) async fn facts(meta: &dyn MetaStore) -> Result<Vec<PackFacts>, MetaEr
         })
         .await?;
         ids.compact();
-        each(meta, key::chunks_of_part(part, bits), ROWS, |key, row| {
+        each(source, key::chunks_of_part(part, bits), ROWS, |key, row| {
             let chunk = ChunkRecord::decode(key, row)?;
             let id = key::chunk_of(key);
             if let (Some(facts), Some(id)) = (packs.get_mut(&chunk.pack), id)
@@ -215,11 +225,11 @@ pub(super) async fn facts(meta: &dyn MetaStore) -> Result<Vec<PackFacts>, MetaEr
 
 /// Which of these chunks something refers to.
 pub(super) async fn referenced(
-    meta: &dyn MetaStore,
+    source: Source<'_>,
     among: &HashSet<ChunkId>,
 ) -> Result<HashSet<ChunkId>, MetaError> {
     let mut found = HashSet::new();
-    references(meta, |id| {
+    references(source, |id| {
         if among.contains(id) {
             found.insert(*id);
         }
@@ -229,9 +239,9 @@ pub(super) async fn referenced(
 }
 
 /// Whether any chunk's row leads to the pack. Reads the rows of all chunks.
-pub(super) async fn is_named(meta: &dyn MetaStore, pack: PackId) -> Result<bool, MetaError> {
+pub(super) async fn is_named(source: Source<'_>, pack: PackId) -> Result<bool, MetaError> {
     let mut named = false;
-    each(meta, key::chunks(), ROWS, |key, row| {
+    each(source, key::chunks(), ROWS, |key, row| {
         named |= ChunkRecord::decode(key, row)?.pack == pack;
         Ok(())
     })

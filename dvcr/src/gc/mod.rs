@@ -8,6 +8,7 @@
 //! **Invariant:** a committed manifest always reads back in full.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
@@ -27,7 +28,6 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use mark::exclusive_bytes;
 pub use review::Reviewed;
 pub(crate) use review::drop_repository_if_empty;
 pub use run::{Run, RunOptions, RunState, RunsNow, Trigger};
@@ -35,16 +35,17 @@ pub use sweep::Swept;
 
 use crate::{
     clock::Clock,
+    durations::Durations,
     meta::{
-        Commit, MetaStore, Txn, key,
+        Commit, MetaError, MetaStore, Txn, key,
         record::{decode_numbers, encode_numbers},
     },
     store::{Store, StoreError},
 };
 use plan::{SweepLimits, SweepPlan};
 
-/// After a collection, one for want of room comes no sooner than after so many times its duration, or this long: a tenth of one
-/// core at most is spent on a device that stays full.
+/// After a collection that freed nothing, one for want of room comes no sooner than after so many times its duration: a tenth of
+/// one core at most is spent on a device that stays full. In any case it comes no sooner than after this long.
 const FULL_REST: u32 = 9;
 const FULL_REST_MIN: Duration = Duration::from_secs(1);
 
@@ -85,6 +86,14 @@ pub struct GcStats {
     pub damaged_packs: AtomicU64,
     /// Sweeps that were not done because they would have removed too much at once.
     pub refused: AtomicU64,
+    /// Collections that ended with an error.
+    pub failures: AtomicU64,
+    /// When the last collection without an error ended, milliseconds since 1970; 0 before the first.
+    pub succeeded_ms: AtomicU64,
+    /// Bytes of packs to which nothing referred when packs were last looked at.
+    pub dead_bytes: AtomicU64,
+    /// How long collections took.
+    pub collections: Durations,
 }
 
 /// What one collection came to.
@@ -152,6 +161,14 @@ impl GarbageCollector {
         self.pins.pin(digest).await
     }
 
+    /// What walks over the metadata read.
+    fn source(&self) -> mark::Source<'_> {
+        mark::Source {
+            meta: &*self.meta,
+            pace: self.store.pace(),
+        }
+    }
+
     /// What an operator has set.
     #[must_use]
     pub fn options(&self) -> &GcOptions {
@@ -164,9 +181,26 @@ impl GarbageCollector {
         &self.stats
     }
 
+    /// Since when the oldest review that is due waits, milliseconds since 1970; none if nothing is due.
+    pub async fn oldest_due_ms(&self) -> Result<Option<u64>, MetaError> {
+        let due = key::reviews_due(self.clock.now_ms());
+        let rows = self.meta.scan(&due, 1).await?;
+        let review = rows.first().and_then(|(row, _)| key::review_of(row));
+        Ok(review.map(|review| review.due_ms))
+    }
+
+    /// Bytes that the chunks of some recipes take in packs which nothing else refers to. `recipes` are ids and numbers of parts.
+    /// Reads all recipes, once for each 4 million chunks that these refer to.
+    pub(crate) async fn exclusive_bytes(
+        &self,
+        recipes: &BTreeMap<u64, u32>,
+    ) -> Result<u64, MetaError> {
+        mark::exclusive_bytes(self.source(), recipes).await
+    }
+
     /// What a sweep would do now, were it to begin: packs that are being written would be sealed first.
     pub async fn plan(&self) -> Result<SweepPlan, StoreError> {
-        let facts = mark::facts(&*self.meta).await?;
+        let facts = mark::facts(self.source()).await?;
         Ok(plan::plan(facts, &self.options.limits))
     }
 

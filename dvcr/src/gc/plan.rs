@@ -25,7 +25,7 @@ pub struct PackFacts {
 }
 
 impl PackFacts {
-    fn dead_bytes(&self) -> u64 {
+    pub(super) fn dead_bytes(&self) -> u64 {
         self.bytes.saturating_sub(self.live_bytes)
     }
 }

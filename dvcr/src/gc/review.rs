@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::time::Instant;
 
 use super::{GarbageCollector, pins::Removal};
 use crate::{
@@ -20,8 +21,12 @@ use crate::{
 /// Reviews read at once.
 const PAGE: usize = 1024;
 
-/// Reviews looked at side by side: their transactions share commits.
-const PARALLEL: usize = 128;
+/// Reviews looked at side by side: their transactions share commits, 512 of them at most.
+const PARALLEL: usize = 512;
+
+/// Reviews looked at before a rest while somebody pushes: so many lengthen the commit that a push waits for by a
+/// millisecond or so.
+const BUSY_PAGE: usize = 32;
 
 /// What reviews came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +86,12 @@ impl GarbageCollector {
         let mut total = Reviewed::default();
         let mut range = key::reviews_due(due_ms);
         loop {
-            let rows = self.meta.scan(&range, PAGE).await?;
+            let begun = Instant::now();
+            let page = match self.store.pace().is_busy() {
+                true => BUSY_PAGE,
+                false => PAGE,
+            };
+            let rows = self.meta.scan(&range, page).await?;
             let Some((last, _)) = rows.last() else {
                 return Ok(total);
             };
@@ -92,6 +102,7 @@ impl GarbageCollector {
                 .try_fold(Reviewed::default(), async |sum, one| Ok(sum.add(one)))
                 .await?;
             total = total.add(reviewed);
+            self.store.pace().rest(begun).await;
         }
     }
 

@@ -174,6 +174,7 @@ impl GarbageCollector {
                 }
             };
             let begun = Instant::now();
+            let mut freed = false;
             // The log and the history have the errors.
             match trigger {
                 Trigger::Request => {
@@ -182,10 +183,15 @@ impl GarbageCollector {
                     }
                 }
                 trigger => {
-                    let _ = self.collect_for(trigger, RunOptions::default()).await;
+                    let collected = self.collect_for(trigger, RunOptions::default()).await;
+                    freed = collected.is_ok_and(|collected| collected.swept.freed_bytes > 0);
                 }
             }
-            again = Instant::now() + (begun.elapsed() * FULL_REST).max(FULL_REST_MIN);
+            let rest = match freed {
+                true => FULL_REST_MIN,
+                false => (begun.elapsed() * FULL_REST).max(FULL_REST_MIN),
+            };
+            again = Instant::now() + rest;
         }
     }
 
@@ -287,7 +293,13 @@ impl GarbageCollector {
         run.started_ms = self.clock.now_ms();
         self.runs.lock().current = Some(run.clone());
 
+        let begun = std::time::Instant::now();
         let result = self.collect_now(run.options).await;
+        self.stats.collections.observe(begun.elapsed());
+        match result {
+            Ok(_) => self.stats.succeeded_ms.store(self.clock.now_ms(), Relaxed),
+            Err(_) => _ = self.stats.failures.fetch_add(1, Relaxed),
+        }
 
         let (run, remember) = self.end(run, &result);
         if remember && let Err(error) = self.remember(&run).await {

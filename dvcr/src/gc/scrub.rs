@@ -23,7 +23,7 @@ use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256, Sha512};
 use tokio::sync::Mutex;
 
-use super::mark::each;
+use super::mark::{Source, each};
 use crate::{
     backend::PackId,
     blocking,
@@ -152,6 +152,14 @@ enum Pace {
 }
 
 impl Scrubber {
+    /// What walks over the metadata read.
+    fn source(&self) -> Source<'_> {
+        Source {
+            meta: &*self.meta,
+            pace: self.store.pace(),
+        }
+    }
+
     /// A scrubber for this store, which reads so many bytes an hour in the background.
     #[must_use]
     pub fn new(
@@ -367,7 +375,7 @@ impl Scrubber {
 
     async fn pack_bytes(&self) -> Result<u64, StoreError> {
         let mut bytes = 0;
-        each(&*self.meta, key::packs(), ROWS, |row, value| {
+        each(self.source(), key::packs(), ROWS, |row, value| {
             let pack = PackRecord::decode(row, value)?;
             if pack.state == PackState::Sealed {
                 bytes += pack.bytes;
@@ -385,7 +393,7 @@ impl Scrubber {
     ) -> Result<Vec<(Digest, u64)>, StoreError> {
         let holds = key::holds(repository);
         let mut digests = Vec::new();
-        each(&*self.meta, holds.clone(), ROWS, |row, _| {
+        each(self.source(), holds.clone(), ROWS, |row, _| {
             digests.extend(Digest::from_key(key::last_field(&holds, row)).ok());
             Ok(())
         })
@@ -510,7 +518,7 @@ impl Scrubber {
                 book => books.push(book),
             }
         }
-        let rewritten = self.store.rewrite_books(&books).await?;
+        let rewritten = self.store.rewrite_books(books).await?;
         if rewritten > 0 {
             tracing::warn!(
                 records = rewritten,
@@ -542,7 +550,7 @@ impl Scrubber {
     /// The chunks whose rows lead to a pack, ascending. Reads the rows of all chunks.
     async fn rows_of(&self, pack: PackId) -> Result<Vec<Expected>, StoreError> {
         let mut expected = Vec::new();
-        each(&*self.meta, key::chunks(), ROWS, |row, value| {
+        each(self.source(), key::chunks(), ROWS, |row, value| {
             let at = ChunkRecord::decode(row, value)?;
             if at.pack == pack
                 && let Some(id) = key::chunk_of(row)
@@ -735,7 +743,7 @@ impl Scrubber {
         self.store.wait_for_lookups().await;
         let chunks = self.store.damaged().chunks();
         let mut recipes: HashMap<u64, ChunkId> = HashMap::new();
-        each(&*self.meta, key::recipes(), LONG_ROWS, |row, value| {
+        each(self.source(), key::recipes(), LONG_ROWS, |row, value| {
             if !key::is_recipe_part(row) {
                 return Ok(());
             }
@@ -749,7 +757,7 @@ impl Scrubber {
         })
         .await?;
         let mut blobs: Vec<(Digest, Value, ChunkId)> = Vec::new();
-        each(&*self.meta, key::blobs(), ROWS, |row, value| {
+        each(self.source(), key::blobs(), ROWS, |row, value| {
             if let BlobBody::Recipe { id, .. } = BlobRecord::decode(row, value)?.body
                 && let Some(chunk) = recipes.get(&id)
                 && let Some(digest) = key::blob_of(row)
@@ -777,7 +785,7 @@ impl Scrubber {
     /// Forgets findings about what was stored anew, or is gone.
     async fn clear_healed(&self) -> Result<(), StoreError> {
         let mut findings = Vec::new();
-        each(&*self.meta, key::findings(), ROWS, |row, value| {
+        each(self.source(), key::findings(), ROWS, |row, value| {
             if let Some(finding) = key::finding_of(row) {
                 findings.push((finding, value.clone(), FindingRecord::decode(row, value)?));
             }
@@ -840,7 +848,7 @@ impl Scrubber {
 
     async fn count_findings(&self) -> Result<(), StoreError> {
         let (mut chunks, mut blobs, mut packs) = (0, 0, 0);
-        each(&*self.meta, key::findings(), ROWS, |row, _| {
+        each(self.source(), key::findings(), ROWS, |row, _| {
             match key::finding_of(row) {
                 Some(Finding::Chunk(_)) => chunks += 1,
                 Some(Finding::Blob(_)) => blobs += 1,

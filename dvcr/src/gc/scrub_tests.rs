@@ -431,7 +431,7 @@ async fn the_background_keeps_to_its_budget_and_goes_on_after_a_restart() {
     let world = World::new().await;
     // Packs of about a MiB: as much as may be read in an hour.
     for seed in 1..=3 {
-        world.push("a", &disk(seed * 10, 2_000_000)).await;
+        world.push("a", &disk(seed * 1_000, 2_000_000)).await;
         world.registry.store().rotate_packs().await.unwrap();
     }
     let stored = world.registry.scrubber().pack_bytes().await.unwrap();

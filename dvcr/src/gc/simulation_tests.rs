@@ -539,7 +539,7 @@ async fn simulate(seed: u64) {
 /// everybody has pushed again what they hold, everything reads in full.
 async fn simulate_damage(seed: u64) {
     let mut dice = Dice::new(seed);
-    let machine = Machine {
+    let mut machine = Machine {
         meta: Arc::default(),
         packs: Arc::new(CrashBackend::new(&Power::new())),
         clock: Arc::new(ManualClock::new(1_000_000)),
@@ -548,22 +548,27 @@ async fn simulate_damage(seed: u64) {
     for client in &mut clients {
         client.knows_damage = true;
     }
-    let server = machine.boot().await.unwrap();
-    let scrubber = server.registry.scrubber();
     for _ in 0..3 {
+        let server = machine.boot().await.unwrap();
+        let mut where_to = dice.clone();
         let scrub = async {
             loop {
-                machine.damage(&mut dice);
-                scrubber.read_all().await.unwrap();
+                machine.damage(&mut where_to);
+                server.registry.scrubber().read_all().await.unwrap();
                 tokio::task::yield_now().await;
             }
         };
-        let mut other_dice = Dice::new(seed + 1_000_000);
         tokio::select! {
-            () = everybody(&server, &mut clients, None, &mut other_dice) => {}
+            () = everybody(&server, &mut clients, None, &mut dice) => {}
             () = scrub => {}
         }
+        // The server is killed.
+        let packs = machine.packs.reopen(dice.next_u64());
+        packs.power().restore();
+        machine.packs = Arc::new(packs);
     }
+    let server = machine.boot().await.unwrap();
+    let scrubber = server.registry.scrubber();
     // No more damage. All of it is found, and pushing heals it.
     let scrub = async || {
         server.registry.store().rotate_packs().await.unwrap();

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::atomic::Ordering::Relaxed};
 
 use dvcr_core::chunk::ChunkId;
 
-use super::{GarbageCollector, mark, plan};
+use super::{GarbageCollector, mark, plan, plan::PackFacts};
 use crate::{
     backend::PackId,
     meta::key,
@@ -62,7 +62,9 @@ impl GarbageCollector {
         // What stays although it was chosen, so that it is not chosen for ever.
         let mut stuck: HashSet<PackId> = HashSet::new();
         loop {
-            let mut facts = mark::facts(&*self.meta).await?;
+            let mut facts = mark::facts(self.source()).await?;
+            let dead = facts.iter().map(PackFacts::dead_bytes).sum();
+            self.stats.dead_bytes.store(dead, Relaxed);
             facts.retain(|pack| !stuck.contains(&pack.pack));
             let plan = plan::plan(facts, &self.options.limits);
             if plan.too_much && !force {
@@ -111,7 +113,7 @@ impl GarbageCollector {
             match self.store.entries(*pack).await {
                 Ok(entries) => packs.push((*pack, entries)),
                 // A crash before its first fsync left a pack without a header, or one after a pack was emptied left no pack.
-                Err(_) if !mark::is_named(&*self.meta, *pack).await? => {
+                Err(_) if !mark::is_named(self.source(), *pack).await? => {
                     packs.push((*pack, Vec::new()));
                 }
                 Err(error) => {
@@ -128,7 +130,7 @@ impl GarbageCollector {
                 _ => None,
             })
             .collect();
-        let alive = mark::referenced(&*self.meta, &chunks).await?;
+        let alive = mark::referenced(self.source(), &chunks).await?;
         // Those first that need the least room: what they give back is room for the others.
         packs.sort_by_cached_key(|(_, entries)| live_bytes(entries, &alive));
         for (pack, entries) in packs {

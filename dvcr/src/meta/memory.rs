@@ -1,12 +1,11 @@
 //! Metadata in memory: for tests, and as the model that other engines are compared with. Not durable.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Check, Commit, Key, KeyRange, MetaError, MetaSnapshot, MetaStore, Txn, Value};
+use super::{Check, Commit, Key, KeyRange, MetaError, MetaSnapshot, MetaStore, Txn, Value, Visit};
 
 /// A [`MetaStore`] that forgets everything when it is dropped. Never fails.
 #[derive(Debug, Default)]
@@ -77,11 +76,7 @@ impl MetaStore for MemoryMeta {
 struct MemorySnapshot(BTreeMap<Key, Value>);
 
 impl MetaSnapshot for MemorySnapshot {
-    fn each(
-        &self,
-        range: &KeyRange,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), MetaError> {
+    fn each(&self, range: &KeyRange, visit: Visit<'_>) -> Result<(), MetaError> {
         for (key, value) in in_range(&self.0, range) {
             if visit(key, value).is_break() {
                 break;

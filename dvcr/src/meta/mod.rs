@@ -117,12 +117,11 @@ pub trait MetaStore: Send + Sync {
     async fn snapshot(&self) -> Result<Box<dyn MetaSnapshot>, MetaError>;
 }
 
+/// Takes key and value of a row, and says whether to go on.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// All rows as of one moment.
 pub trait MetaSnapshot: Send {
     /// Calls `visit` with the rows of the range in ascending key order, until it says to break. Blocks.
-    fn each(
-        &self,
-        range: &KeyRange,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), MetaError>;
+    fn each(&self, range: &KeyRange, visit: Visit<'_>) -> Result<(), MetaError>;
 }

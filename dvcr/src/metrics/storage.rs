@@ -33,6 +33,8 @@ pub struct Sizes {
     pub logical_bytes: AtomicU64,
     /// Bytes that packs take.
     pub stored_bytes: AtomicU64,
+    /// How long the oldest review that is due waits, seconds; 0 if nothing is due.
+    pub oldest_review_seconds: AtomicU64,
 }
 
 /// Reads the counters of the storage.
@@ -165,6 +167,11 @@ impl Collector for StorageCollector {
                 get(&self.registry.retention_stats().manifests),
             ),
             (
+                "gc_failures",
+                "Collections that ended with an error",
+                get(&gc.failures),
+            ),
+            (
                 "metadata_transactions",
                 "Metadata transactions applied",
                 meta.transactions(),
@@ -194,6 +201,11 @@ impl Collector for StorageCollector {
                 get(&self.sizes.stored_bytes),
             ),
             (
+                "gc_dead",
+                "Bytes of packs to which nothing referred when packs were last looked at",
+                get(&gc.dead_bytes),
+            ),
+            (
                 "checkpoint",
                 "Bytes of the newest checkpoint",
                 get(&checkpoints.newest_bytes),
@@ -213,6 +225,11 @@ impl Collector for StorageCollector {
         }
         for (name, help, value) in [
             ("blobs", "Blobs", get(&self.sizes.blobs)),
+            (
+                "gc_condemned_packs",
+                "Packs that are being emptied, or could not be",
+                self.store.condemned_packs() as u64,
+            ),
             (
                 "scrub_damaged_chunks",
                 "Chunks that are known to be damaged",
@@ -246,6 +263,41 @@ impl Collector for StorageCollector {
         ] {
             write.gauge(name, help, None, value)?;
         }
+        if let Some(room) = self.store.room() {
+            for (name, help, value) in [
+                (
+                    "device_free",
+                    "Bytes free on the device of the packs",
+                    room.free_bytes,
+                ),
+                (
+                    "device_reserve",
+                    "Bytes of those that uploads never take",
+                    room.reserve_bytes,
+                ),
+            ] {
+                write.gauge(name, help, Some(Unit::Bytes), value)?;
+            }
+        }
+        for (name, help, value) in [
+            (
+                "gc_oldest_review",
+                "How long the oldest review that is due waits",
+                get(&self.sizes.oldest_review_seconds),
+            ),
+            (
+                "gc_success_time",
+                "When the last collection without an error ended, Unix time; 0 before the first",
+                get(&gc.succeeded_ms) / 1000,
+            ),
+        ] {
+            write.gauge(name, help, Some(Unit::Seconds), value)?;
+        }
+        write.durations(
+            "gc_collection",
+            "How long a collection took",
+            &gc.collections,
+        )?;
         write.gauge(
             "scrub_full_pass_time",
             "When the last scrub of all packs ended, Unix time; 0 while there was none",

@@ -82,17 +82,24 @@ impl<'a> Blobs<'a> {
             .fetch_sub(counted, Ordering::Relaxed);
     }
 
+    /// Looks for a blob anew the next time.
+    pub(super) async fn forget(&self, digest: &Digest) {
+        *self.entry(digest).lock().await = Known::Nowhere;
+    }
+
+    fn entry(&self, digest: &Digest) -> Arc<AsyncMutex<Known>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(AsyncMutex::new(Known::Nowhere));
+        Arc::clone(known.entry(*digest).or_insert_with(new))
+    }
+
     /// Brings a blob into a repository.
     pub(super) async fn copy(
         &self,
         repository: &RepositoryName,
         blob: &Descriptor,
     ) -> Result<(), Failed> {
-        let entry = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let new = || Arc::new(AsyncMutex::new(Known::Nowhere));
-            Arc::clone(known.entry(blob.digest).or_insert_with(new))
-        };
+        let entry = self.entry(&blob.digest);
         let mut known = entry.lock().await;
         let from = match &*known {
             Known::Broken => {
@@ -163,6 +170,8 @@ impl<'a> Blobs<'a> {
         let target = self.server.repository(repository);
         if target.blob_info(&blob.digest).await?.is_some() {
             count(&self.counters.blobs_present, 1);
+            // The previous run may have been killed just after it was done with this one.
+            self.sessions.set(repository, &blob.digest, None);
             return Ok(());
         }
         // The previous run may have been interrupted in the middle of it.
@@ -176,6 +185,7 @@ impl<'a> Blobs<'a> {
             _ => match target.mount_or_upload(&blob.digest, from).await? {
                 Begun::Mounted => {
                     count(&self.counters.blobs_mounted, 1);
+                    self.sessions.set(repository, &blob.digest, None);
                     return Ok(());
                 }
                 Begun::Upload(upload) => upload,

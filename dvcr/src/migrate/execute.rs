@@ -6,7 +6,7 @@ use std::{
 };
 
 use dvcr_client::{Client, Error, Repository};
-use dvcr_core::oci::{Digest, Reference};
+use dvcr_core::oci::{Digest, ErrorCode, Reference};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::StatusCode;
 
@@ -175,7 +175,18 @@ impl Work<'_> {
                 return Err(Failed::Item);
             }
         };
-        repository.push_manifest(&raw, &tags).await.map_err(wrong)?;
+        let mut pushed = repository.push_manifest(&raw, &tags).await;
+        if let Err(error) = &pushed
+            && error.code() == Some(ErrorCode::ManifestBlobUnknown)
+        {
+            // A registry keeps blobs without a manifest for a while only, and the largest of these may have taken longer.
+            for blob in &plan.blobs {
+                self.blobs.forget(&blob.digest).await;
+            }
+            self.copy_blobs(repository, plan).await?;
+            pushed = repository.push_manifest(&raw, &tags).await;
+        }
+        pushed.map_err(wrong)?;
         if !there {
             count(&self.counters.manifests_sent, 1);
         }

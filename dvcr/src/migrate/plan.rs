@@ -104,7 +104,16 @@ async fn repository(
     parallel: usize,
     counters: &Counters,
 ) -> Result<RepositoryPlan, SourceError> {
-    let contents = source.contents(&name).await?;
+    let contents = match source.contents(&name).await {
+        Err(error) if !error.is_fatal() => {
+            counters.fail(Failure::new(name.as_str(), "repository", error.to_string()));
+            return Ok(RepositoryPlan {
+                name,
+                manifests: Vec::new(),
+            });
+        }
+        contents => contents?,
+    };
     for (tag, reason) in contents.broken {
         counters.fail(Failure::new(name.as_str(), &format!("tag {tag}"), reason));
     }

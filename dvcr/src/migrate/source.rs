@@ -38,12 +38,9 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Whether the source as a whole is away or closed, so that going on makes no sense.
+    /// Whether the source as a whole is away, so that going on makes no sense. What is denied may be one repository.
     pub fn is_fatal(&self) -> bool {
-        match self {
-            Self::Client(error) => super::execute::is_away(error) || error.is_denied(),
-            _ => false,
-        }
+        matches!(self, Self::Client(error) if super::execute::is_away(error))
     }
 }
 

@@ -1,12 +1,13 @@
 //! Uploads in progress as operators see them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use dvcr_core::oci::RepositoryName;
 
 use super::{
     Page, Principal, Registry, RegistryError, SessionId, millis,
     policy::{self, Action},
+    upload::in_background,
 };
 use crate::{
     meta::{
@@ -120,18 +121,22 @@ impl Registry {
     /// Ends anybody's upload. A request that works on it is told that there is no such upload.
     pub async fn upload_abort(&self, who: &Principal, id: &SessionId) -> Result<(), RegistryError> {
         policy::authorize(who, None, Action::Admin)?;
-        let inner = &self.0;
-        if let Some(session) = inner.sessions.get(id) {
-            session.cancelled.cancel();
-            let state = session.state.lock().await.take();
-            if state.is_some() {
-                return inner.end_session(id, state).await;
+        let (inner, id) = (Arc::clone(&self.0), *id);
+        // To its end: a session whose request was told that it is gone has to go.
+        in_background(async move {
+            if let Some(session) = inner.sessions.get(&id) {
+                session.cancelled.cancel();
+                let state = session.state.lock().await.take();
+                if state.is_some() {
+                    return inner.end_session(&id, state).await;
+                }
             }
-        }
-        // Its request has ended meanwhile, or there was none.
-        match inner.stored_state(id).await? {
-            Some(state) => inner.end_session(id, Some(state)).await,
-            None => Err(RegistryError::UploadUnknown),
-        }
+            // Its request has ended meanwhile, or there was none.
+            match inner.stored_state(&id).await? {
+                Some(state) => inner.end_session(&id, Some(state)).await,
+                None => Err(RegistryError::UploadUnknown),
+            }
+        })
+        .await
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     backend::file::FileBackend,
     checkpoint::Checkpoints,
-    clock::SystemClock,
+    clock::{Clock as _, SystemClock},
     data_dir::DataDir,
     gc::{GcOptions, plan::SweepLimits},
     meta::redb::{MetaStats, RedbMeta, RedbOptions},
@@ -207,6 +207,16 @@ async fn count_sizes(registry: Registry, sizes: Arc<Sizes>) {
     let mut ticks = tokio::time::interval(SIZES_INTERVAL);
     loop {
         ticks.tick().await;
+        match registry.gc().oldest_due_ms().await {
+            Ok(due_ms) => {
+                let now_ms = SystemClock.now_ms();
+                let late_ms = due_ms.map_or(0, |due_ms| now_ms.saturating_sub(due_ms));
+                sizes.oldest_review_seconds.store(late_ms / 1000, Relaxed);
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "look for reviews");
+            }
+        }
         match registry.sizes().await {
             Ok(counted) => {
                 let (blobs, logical, stored) = counted;

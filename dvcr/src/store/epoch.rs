@@ -104,6 +104,10 @@ impl Condemned {
             .contains(&pack)
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     pub(crate) fn insert(&self, packs: impl IntoIterator<Item = PackId>) {
         self.0
             .write()

@@ -23,6 +23,7 @@ mod ids;
 mod ingest;
 mod ingest_state;
 mod lane;
+pub(crate) mod pace;
 pub mod pack;
 mod read;
 pub mod recipe;
@@ -98,6 +99,7 @@ pub struct Store {
     epochs: Arc<Epochs>,
     condemned: Arc<Condemned>,
     damaged: Arc<Damaged>,
+    pace: pace::Pace,
     chunk_cache: ChunkCache,
     part_cache: PartCache,
 }
@@ -135,6 +137,7 @@ impl Store {
             epochs: Arc::default(),
             condemned,
             damaged,
+            pace: pace::Pace::new(Arc::clone(&stats), Arc::clone(&packs)),
             chunk_cache: read::chunk_cache(options.cache_bytes),
             part_cache: read::part_cache(),
             meta,
@@ -171,12 +174,21 @@ impl Store {
         self.lanes.full.notified().await;
     }
 
-    /// Room on the device of the packs; none where nobody can say.
-    pub async fn room(&self) -> Result<Option<Room>, StoreError> {
-        let packs = Arc::clone(&self.packs);
-        crate::blocking::run(move || packs.room())
-            .await
-            .map_err(|e| StoreError::io("ask how much room there is".into(), e))
+    /// Room on the device of the packs; none where nobody can say. Asks the file system, which takes a microsecond.
+    #[must_use]
+    pub fn room(&self) -> Option<Room> {
+        self.packs.room().ok().flatten()
+    }
+
+    /// Packs that are being emptied, or could not be.
+    #[must_use]
+    pub fn condemned_packs(&self) -> usize {
+        self.condemned.count()
+    }
+
+    /// How upkeep makes way for pushes.
+    pub(crate) fn pace(&self) -> &pace::Pace {
+        &self.pace
     }
 
     /// Counters.

@@ -7,6 +7,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use dvcr_core::chunk::ChunkId;
+use tokio::time::Instant;
 
 use super::{
     Store, StoreError,
@@ -28,6 +29,9 @@ use crate::{
 
 /// Records read, checked and moved at once, in stored bytes: one fdatasync and one commit for so much.
 const BATCH_BYTES: usize = 8 << 20;
+
+/// The same while somebody pushes, whose fsync may have to wait until a batch is written: some milliseconds.
+const BUSY_BATCH_BYTES: usize = 1 << 20;
 
 /// Rows looked at or removed in one transaction.
 const ROWS: usize = 1000;
@@ -102,7 +106,9 @@ impl Store {
             .iter()
             .partition(|entry| is_alive(&entry.header.id()));
         for batch in dead.chunks(ROWS) {
+            let begun = Instant::now();
             self.forget_batch(pack, batch).await?;
+            self.pace.rest(begun).await;
         }
         let short = self.is_short(&alive).await;
         if short {
@@ -110,10 +116,15 @@ impl Store {
         }
         let mut rest = &alive[..];
         while let Some(first) = rest.first() {
+            let begun = Instant::now();
+            let batch_bytes = match self.pace.is_busy() {
+                true => BUSY_BATCH_BYTES,
+                false => BATCH_BYTES,
+            };
             let begin = u64::from(first.offset);
             let count = rest
                 .iter()
-                .take_while(|entry| entry.end() - begin <= BATCH_BYTES as u64)
+                .take_while(|entry| entry.end() - begin <= batch_bytes as u64)
                 .count()
                 .max(1);
             let (batch, later) = rest.split_at(count);
@@ -122,6 +133,7 @@ impl Store {
             if short && emptied.damaged == damaged {
                 self.release(pack, batch).await;
             }
+            self.pace.rest(begun).await;
             rest = later;
         }
         if emptied.damaged == 0 {

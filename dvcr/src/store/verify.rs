@@ -205,18 +205,35 @@ impl Store {
     }
 
     /// Stores recipe parts and blob heads anew whose records are damaged: only repair needs them, and the rows have them.
-    pub(crate) async fn rewrite_books(&self, ids: &[RecordId]) -> Result<u64, StoreError> {
-        let mut records = Vec::new();
-        for id in ids {
-            records.extend(self.book(*id).await?);
+    pub(crate) async fn rewrite_books(
+        self: &Arc<Self>,
+        ids: Vec<RecordId>,
+    ) -> Result<u64, StoreError> {
+        if ids.is_empty() {
+            return Ok(0);
         }
-        let count = records.len() as u64;
-        if count > 0 {
-            let mut segment = Segment::new(Arc::clone(&self.lanes));
-            segment.append_books(&self.lanes.ticket(), records).await?;
-            segment.prepare(&mut Txn::default()).await?;
+        let store = Arc::clone(self);
+        // An append is not to be cancelled, and a scrub may be.
+        let task = self.tasks.spawn(async move {
+            let mut records = Vec::new();
+            for id in ids {
+                records.extend(store.book(id).await?);
+            }
+            let count = records.len() as u64;
+            if count > 0 {
+                let mut segment = Segment::new(Arc::clone(&store.lanes));
+                segment.append_books(&store.lanes.ticket(), records).await?;
+                segment.prepare(&mut Txn::default()).await?;
+            }
+            Ok(count)
+        });
+        match task.await {
+            Ok(rewritten) => rewritten,
+            Err(error) => Err(StoreError::io(
+                "write recipes anew".into(),
+                io::Error::other(error),
+            )),
         }
-        Ok(count)
     }
 }
 

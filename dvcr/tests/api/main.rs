@@ -133,3 +133,32 @@ fn garbage_is_collected_from_the_command_line() {
     assert!(succeed(dvcr(&server, &["gc", "history"])).contains("done"));
     assert!(succeed(dvcr(&server, &["gc", "plan"])).contains("frees"));
 }
+
+#[test]
+fn uploads_are_listed_and_ended_from_the_command_line() {
+    let server = Server::start(&[]);
+    let client = Client::new(&server.url());
+    let start = Request::new("POST", "/v2/vi/a/blobs/uploads/");
+    let location = client.send(&start).unwrap();
+    let location = location.get("Location").unwrap().to_owned();
+    let id = location.rsplit('/').next().unwrap();
+    let part = Request::new("PATCH", location.clone()).octets(&[7; 100_000]);
+    assert_eq!(client.send(&part).unwrap().status, 202);
+    let list = succeed(dvcr(&server, &["uploads"]));
+    assert!(
+        list.contains(id) && list.contains("vi/a") && list.contains("97.7 KiB"),
+        "{list}"
+    );
+    let told = succeed(dvcr(&server, &["uploads", "--cancel", id]));
+    assert!(told.contains(id), "{told}");
+    assert_eq!(succeed(dvcr(&server, &["uploads", "--json"])).trim(), "[]");
+    assert_eq!(
+        client
+            .send(&Request::new("GET", location.clone()))
+            .unwrap()
+            .status,
+        404
+    );
+    let again = run(dvcr(&server, &["uploads", "--cancel", id]), LIMIT);
+    assert!(!again.success && again.log.contains("404"), "{}", again.log);
+}

@@ -13,7 +13,10 @@ use std::{
 
 use crate::{
     compare::{Reader, assert_same},
+    fill::layout,
+    image::Image,
     migration::{command, migrate_to},
+    reply::{self, Reply},
     site::Site,
     support::{
         distribution::{Distribution, Version},
@@ -123,6 +126,48 @@ fn interrupt(source: impl Fn(&Distribution) -> Vec<String>) {
     assert!(!state.exists(), "nothing is under way any more");
     let target = Reader::new(&format!("http://{}", site.registry()));
     assert_same(&Reader::new(&peer.url()), &target);
+}
+
+/// A registry drops blobs that no manifest refers to for a while; an image's largest layer may take longer than that.
+#[test]
+fn blobs_that_the_server_has_dropped_are_sent_again() {
+    let (site, peer) = (Site::new(), Distribution::start(Version::V3, ""));
+    let image = Image::new(&mut Random::new(), "amd64");
+    let from = layout(&site, "image", &image);
+    let to = format!("docker://{}/a:v1", peer.address());
+    let copy = [
+        "--insecure-policy",
+        "copy",
+        "--preserve-digests",
+        "--dest-tls-verify=false",
+        &from,
+        &to,
+    ];
+    site.ok("skopeo", &copy);
+    let digest = image.digest().to_owned();
+    let puts = AtomicU64::new(0);
+    let server = reply::Server::start(move |request, _| {
+        let manifest = request.target.contains("/manifests/");
+        match request.method.as_str() {
+            "GET" => Reply::new(200),
+            "HEAD" if manifest && puts.load(Ordering::SeqCst) > 1 => {
+                Reply::new(200).with("Docker-Content-Digest", digest.clone())
+            }
+            "HEAD" => Reply::new(404),
+            // Somebody else had it.
+            "POST" => Reply::new(201),
+            "PUT" if puts.fetch_add(1, Ordering::SeqCst) == 0 => {
+                Reply::new(404).body(r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}"#)
+            }
+            _ => Reply::new(201),
+        }
+    });
+    let data = peer.data().display().to_string();
+    let done = migrate_to(&site, &server.url(), &["distribution", &data]);
+    assert!(done.complete, "{}", done.log);
+    let requests = server.received();
+    let asked = requests.iter().filter(|request| request.method == "POST");
+    assert_eq!(asked.count() as u64, 2 * done.figure("blobs"));
 }
 
 #[test]

@@ -7,6 +7,8 @@
 
 #[path = "../clients/image.rs"]
 mod image;
+#[path = "../../../client/tests/support/mod.rs"]
+mod reply;
 #[path = "../clients/site.rs"]
 mod site;
 #[path = "../support/mod.rs"]

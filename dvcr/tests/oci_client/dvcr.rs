@@ -1,12 +1,20 @@
 //! The program under test.
 
-use dvcr_client::{Client, Credentials, Platform, Pushed, RawManifest, Transport};
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use dvcr_client::{
+    BlobSource, BlobStream, BoxError, Client, Credentials, Platform, Pushed, RawManifest, Retry,
+    Transport,
+};
 use dvcr_core::oci::{Algorithm, Reference, media_type};
-use futures::TryStreamExt as _;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::{
     content::{Image, descriptor, pull, tag},
+    relay::Relay,
     support::{random::Random, server::Server},
 };
 
@@ -141,6 +149,79 @@ async fn an_upload_goes_on_in_another_process() {
     let blob = descriptor(Algorithm::Sha256, "a/b", &bytes);
     upload.finish(&blob.digest).await.unwrap();
     assert!(pull(&second, &blob).await.unwrap() == bytes);
+}
+
+/// A blob that comes slowly enough for somebody to kill the server on the way: a piece comes when it is asked for a permit.
+struct Slow {
+    bytes: Bytes,
+    permits: Arc<Semaphore>,
+}
+
+impl BlobSource for Slow {
+    fn open(&self, offset: u64) -> BoxFuture<'_, Result<BlobStream, BoxError>> {
+        let rest = self.bytes.slice(offset as usize..);
+        let permits = Arc::clone(&self.permits);
+        let stream = futures::stream::unfold(rest, move |mut rest| {
+            let permits = Arc::clone(&permits);
+            async move {
+                if rest.is_empty() {
+                    return None;
+                }
+                permits.acquire().await.unwrap().forget();
+                let piece = rest.split_to(rest.len().min(1 << 20));
+                Some((Ok(piece), rest))
+            }
+        });
+        async move { Ok(stream.boxed()) }.boxed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_outlives_the_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let first = Server::start_on(&data, &[]);
+    let relay = Relay::to(first.address());
+    let transport = Transport {
+        retry: Retry {
+            attempts: 1_000,
+            pause: Duration::from_millis(20),
+            pause_max: Duration::from_millis(100),
+        },
+        ..Transport::default()
+    };
+    let client = Client::at(relay.address(), Credentials::Anonymous, &transport).unwrap();
+    let repository = client.repository(&"vd/big".parse().unwrap());
+    let bytes = Bytes::from(Random::new().bytes(96 << 20));
+    let blob = descriptor(Algorithm::Sha256, "a/b", &bytes);
+    let permits = Arc::new(Semaphore::new(80));
+    let source = Slow {
+        bytes: bytes.clone(),
+        permits: Arc::clone(&permits),
+    };
+    let pushing = tokio::spawn({
+        let (repository, blob) = (repository.clone(), blob.clone());
+        async move { repository.push_blob(&blob, &source, None).await }
+    });
+    let second = tokio::task::spawn_blocking(move || {
+        let mut first = first;
+        first.process().wait_for(Duration::from_secs(60), |_| {
+            (permits.available_permits() == 0).then_some(())
+        });
+        // Killed, as by a power failure, with 80 of 96 MiB on their way.
+        drop(first);
+        let second = Server::start_on(&data, &[]);
+        permits.add_permits(1_000);
+        second
+    });
+    let second = second.await.unwrap();
+    relay.lead_to(second.address());
+    let pushed = pushing.await.unwrap().unwrap();
+    let Pushed::Sent(sent) = pushed else {
+        panic!("{pushed:?}");
+    };
+    assert!(sent >= blob.size);
+    assert!(pull(&repository, &blob).await.unwrap() == bytes);
 }
 
 #[tokio::test]

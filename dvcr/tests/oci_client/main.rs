@@ -12,5 +12,6 @@ mod support;
 mod content;
 mod distribution;
 mod dvcr;
+mod relay;
 mod tls;
 mod tokens;

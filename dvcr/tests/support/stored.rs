@@ -23,6 +23,20 @@ impl Stored {
         self.0.retain(|(known, _)| known != path);
     }
 
+    /// Forgets everything whose path begins so.
+    pub(crate) fn forget_all(&mut self, beginning: &str) {
+        self.0.retain(|(known, _)| !known.starts_with(beginning));
+    }
+
+    /// All paths with this ending, in the order in which they came.
+    pub(crate) fn paths(&self, ending: &str) -> Vec<String> {
+        let paths = self.0.iter().map(|(path, _)| path);
+        paths
+            .filter(|path| path.ends_with(ending))
+            .cloned()
+            .collect()
+    }
+
     /// The newest path with this ending, and its bytes.
     pub(crate) fn newest(&self, ending: &str) -> (String, Vec<u8>) {
         let found = self.0.iter().rfind(|(path, _)| path.ends_with(ending));

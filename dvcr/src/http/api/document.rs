@@ -67,35 +67,53 @@ fn name_items(document: &mut OpenApi) {
     }
 }
 
-/// What every operation may answer besides what it says itself.
-const PROBLEMS: [(StatusCode, &str); 9] = [
+/// What every operation may answer besides what it says itself, and what the document calls that.
+const PROBLEMS: [(StatusCode, &str, &str); 9] = [
     (
         StatusCode::BAD_REQUEST,
+        "BadRequest",
         "A parameter or the body makes no sense",
     ),
-    (StatusCode::UNAUTHORIZED, "Somebody must log in"),
-    (StatusCode::FORBIDDEN, "The principal may not do this"),
+    (
+        StatusCode::UNAUTHORIZED,
+        "Unauthorized",
+        "Somebody must log in",
+    ),
+    (
+        StatusCode::FORBIDDEN,
+        "Forbidden",
+        "The principal may not do this",
+    ),
     (
         StatusCode::NOT_FOUND,
+        "NotFound",
         "There is no such thing, or the principal may not know that there is",
     ),
     (
         StatusCode::CONFLICT,
+        "Conflict",
         "Something that refers to it is in the way",
     ),
     (
         StatusCode::TOO_MANY_REQUESTS,
+        "TooMany",
         "Too much at once; `Retry-After` says when to try again",
     ),
     (
         StatusCode::INTERNAL_SERVER_ERROR,
+        "Failed",
         "Stored data is damaged, or the server has a fault; its log tells more",
     ),
     (
         StatusCode::SERVICE_UNAVAILABLE,
+        "Unavailable",
         "The storage failed for the moment; `Retry-After` says when to try again",
     ),
-    (StatusCode::INSUFFICIENT_STORAGE, "The storage is full"),
+    (
+        StatusCode::INSUFFICIENT_STORAGE,
+        "Full",
+        "The storage is full",
+    ),
 ];
 
 /// Adds [`PROBLEMS`] to every operation.
@@ -109,14 +127,18 @@ fn describe_problems(document: &mut OpenApi) {
             &mut path.patch,
         ];
         for operation in operations.into_iter().flatten() {
-            for (status, description) in PROBLEMS {
+            for (status, name, _) in PROBLEMS {
                 operation
                     .responses
                     .responses
                     .entry(status.as_str().to_owned())
-                    .or_insert_with(|| RefOr::T(described(description)));
+                    .or_insert_with(|| RefOr::Ref(Ref::from_response_name(name)));
             }
         }
+    }
+    let named = &mut document.components.get_or_insert_default().responses;
+    for (_, name, description) in PROBLEMS {
+        named.insert(name.to_owned(), RefOr::T(described(description)));
     }
 }
 

@@ -1,6 +1,5 @@
 //! The open database, and the slot through which readers and the writer share it.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -10,7 +9,7 @@ use ::redb::{
 };
 
 use super::stats::MetaStats;
-use crate::meta::{Key, KeyRange, Value};
+use crate::meta::{Key, KeyRange, Value, Visit};
 
 /// All rows.
 pub(super) const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
@@ -132,11 +131,7 @@ impl Snapshot {
     }
 
     /// Calls `visit` with the rows of the range, as they lie in the cache, until it says to break.
-    pub(super) fn visit(
-        &self,
-        range: &KeyRange,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), ::redb::Error> {
+    pub(super) fn visit(&self, range: &KeyRange, visit: Visit<'_>) -> Result<(), ::redb::Error> {
         if range.from >= range.to {
             return Ok(());
         }

@@ -39,7 +39,6 @@ mod writer;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind};
-use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -55,7 +54,7 @@ pub use self::stats::MetaStats;
 
 use self::database::{Opener, Slot, Snapshot, State, needs_reopening};
 use self::writer::{Job, QUEUE_TXNS_MAX, Writer};
-use super::{Commit, Key, KeyRange, MetaError, MetaSnapshot, MetaStore, Txn, Value};
+use super::{Commit, Key, KeyRange, MetaError, MetaSnapshot, MetaStore, Txn, Value, Visit};
 use crate::blocking;
 
 /// Rows that one call reads on the calling task; larger reads go to a thread where blocking is allowed. 128 cached rows
@@ -315,11 +314,7 @@ impl MetaStore for RedbMeta {
 }
 
 impl MetaSnapshot for Snapshot {
-    fn each(
-        &self,
-        range: &KeyRange,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), MetaError> {
+    fn each(&self, range: &KeyRange, visit: Visit<'_>) -> Result<(), MetaError> {
         self.visit(range, visit)
             .map_err(|error| unavailable(&error))
     }

@@ -9,7 +9,6 @@ use super::{
     plan::{Leaving, Whole},
 };
 use crate::{
-    gc,
     meta::{
         key,
         record::{BlobBody, BlobRecord, ManifestRecord},
@@ -56,7 +55,7 @@ impl Inner {
             }
         }
         if !recipes.is_empty() {
-            bytes += gc::exclusive_bytes(&*self.meta, &recipes).await?;
+            bytes += self.gc.exclusive_bytes(&recipes).await?;
         }
         deletion.freed_bytes = Some(bytes);
         Ok(())
