@@ -3,6 +3,8 @@
 //! Two things hold whatever retention and other deletions do meanwhile: **a tag that was among the last two at all times since it was
 //! pushed is there, and reads back in full**; and **a push that finds a manifest can refer to it**.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::registry::{
     deletion::{DeletionOptions, Selection},
@@ -34,6 +36,8 @@ pub(super) struct Keeper {
     client: Client,
     /// The tags that must be there, and what they name; the one that was pushed last comes last.
     sure: Vec<(String, Digest)>,
+    /// Tags that a request was about which got no answer: where they are there, they may take a place among the last.
+    unsure: BTreeSet<String>,
 }
 
 impl Keeper {
@@ -43,6 +47,7 @@ impl Keeper {
         Self {
             client,
             sure: Vec::new(),
+            unsure: BTreeSet::new(),
         }
     }
 
@@ -110,9 +115,9 @@ impl Keeper {
 
     async fn put_tag(&mut self, server: &Server, manifest: Bytes) -> Result<(), RegistryError> {
         let tag = format!("t{}", self.below(4));
-        // Whether or not this one is answered, it may have taken a place among the last.
-        self.forget(&tag);
-        while self.sure.len() >= LAST {
+        self.doubt(|sure, _| *sure == tag);
+        self.unsure.insert(tag.clone());
+        while self.sure.len() + self.unsure.len() > LAST && !self.sure.is_empty() {
             self.sure.remove(0);
         }
         // Tags that are pushed at once are ordered by name; this one is to be the last.
@@ -122,24 +127,38 @@ impl Keeper {
             .registry
             .manifest_put(&WHO, &name(REPOSITORY), &reference, &[], None, manifest)
             .await?;
+        self.unsure.remove(&tag);
         self.sure.push((tag, put.digest));
         Ok(())
     }
 
-    fn forget(&mut self, tag: &str) {
-        self.sure.retain(|(sure, _)| sure != tag);
+    /// A request begins that takes these tags away, or not if it gets no answer. Returns them.
+    fn doubt(&mut self, which: impl Fn(&String, &Digest) -> bool) -> Vec<String> {
+        let (doubted, sure) = std::mem::take(&mut self.sure)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(tag, digest)| which(tag, digest));
+        self.sure = sure;
+        let tags: Vec<String> = doubted.into_iter().map(|(tag, _)| tag).collect();
+        self.unsure.extend(tags.iter().cloned());
+        tags
+    }
+
+    /// They are gone.
+    fn settle(&mut self, tags: &[String]) {
+        self.unsure.retain(|unsure| !tags.contains(unsure));
     }
 
     async fn delete_tag(&mut self, server: &Server) -> Result<(), RegistryError> {
         let tag = format!("t{}", self.below(4));
         let digests = self.sure.iter().filter(|(sure, _)| *sure == tag);
         let digest = digests.map(|(_, digest)| *digest).next();
-        self.forget(&tag);
+        self.doubt(|sure, _| *sure == tag);
         let one = Selection::Tags {
             repositories: REPOSITORY.to_owned(),
-            tags: tag,
+            tags: tag.clone(),
         };
         self.delete(server, one).await?;
+        self.settle(&[tag]);
         // Another tag keeps the image.
         match digest {
             Some(digest) if self.sure.iter().any(|(_, sure)| *sure == digest) => {
@@ -153,27 +172,29 @@ impl Keeper {
         let Some((_, digest)) = self.sure.last().cloned() else {
             return Ok(());
         };
-        let listed = |sure: &mut Vec<(String, Digest)>| sure.retain(|(_, sure)| *sure != digest);
-        let before = self.sure.clone();
-        listed(&mut self.sure);
+        let before = (self.sure.clone(), self.unsure.clone());
+        let doubted = self.doubt(|_, named| *named == digest);
         let one = Selection::Manifest {
             repository: name(REPOSITORY),
             digest,
         };
         match self.delete(server, one).await {
             // An index lists it: nothing of it went.
-            Err(RegistryError::InUse(_)) => {
-                self.sure = before;
-                Ok(())
+            Err(RegistryError::InUse(_)) => (self.sure, self.unsure) = before,
+            deleted => {
+                deleted?;
+                self.settle(&doubted);
             }
-            deleted => deleted,
         }
+        Ok(())
     }
 
     async fn delete_all(&mut self, server: &Server) -> Result<(), RegistryError> {
-        self.sure.clear();
+        self.doubt(|_, _| true);
         let all = Selection::Repositories(REPOSITORY.to_owned());
-        self.delete(server, all).await
+        self.delete(server, all).await?;
+        self.unsure.clear();
+        Ok(())
     }
 
     async fn delete(&mut self, server: &Server, what: Selection) -> Result<(), RegistryError> {
