@@ -4,7 +4,7 @@
 #   tools/install.sh [clients|peers|checks|all]
 #
 #   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, QEMU and what makes disks for it (Debian packages), crane, regctl,
-#            oras (built by Go), openapi-python-client (Python packages, tools/python-requirements.txt), a kernel and a shell for the guests that are
+#            oras (built by Go), openapi-python-client, moto_server (Python packages, tools/*-requirements.txt), a kernel and a shell for the guests that are
 #            booted, and promtool (unpacked from Debian packages, not installed), and the registries that people come from: docker-registry 2.8
 #            (Debian), distribution 3 (built by Go)
 #   peers    registries to compare with: these two, and olareg (built by Go)
@@ -28,7 +28,7 @@ readonly GO_SOURCES="
 registry github.com/distribution/distribution/v3 v3.1.1 github.com/distribution/distribution/v3/cmd/registry
 "
 # Debian packages as "command:package": the command tells whether the package is there.
-readonly APT_CLIENTS="dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 syslinux:syslinux mcopy:mtools mkfs.vfat:dosfstools zstd:zstd"
+readonly APT_CLIENTS="dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 syslinux:syslinux mcopy:mtools mkfs.vfat:dosfstools zstd:zstd xz:xz-utils bzip2:bzip2 sfdisk:fdisk losetup:mount mkfs.ext4:e2fsprogs"
 readonly APT_SOURCES="docker-registry:docker-registry"
 readonly CARGO_DENY_VERSION=0.20.2
 
@@ -109,10 +109,10 @@ prometheus_tool() {
   say "installed promtool in $((SECONDS - start)) s"
 }
 
-# A virtual environment: Debian refuses to mix packages of pip with its own.
-python_programs() {
-  local requirements program=openapi-python-client
-  requirements="$(dirname "${BASH_SOURCE[0]}")/python-requirements.txt"
+# Program, file of requirements beside this one, directory below $TOOLS of its virtual environment: Debian refuses to mix packages of pip with its own.
+python_program() {
+  local program=$1 requirements home="$TOOLS/$3"
+  requirements="$(dirname "${BASH_SOURCE[0]}")/$2"
   # The stamp carries the pins: a changed one installs anew.
   local stamp
   stamp="$BIN/.$program-$(sha256sum "$requirements" | cut -c1-16)"
@@ -120,13 +120,13 @@ python_programs() {
   # Debian has what makes such an environment in a package without a command: it is asked for by a name that no command has.
   python3 -c 'import ensurepip, venv' 2>/dev/null || apt_packages python3-with-venv:python3-venv
   local start=$SECONDS
-  rm -rf "$TOOLS/python" "$BIN/.$program-"*
-  python3 -m venv "$TOOLS/python"
-  if ! "$TOOLS/python/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$requirements"; then
+  rm -rf "$home" "$BIN/.$program-"*
+  python3 -m venv "$home"
+  if ! "$home/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$requirements"; then
     say "installing $program failed"
     return 1
   fi
-  ln -sf "$TOOLS/python/bin/$program" "$BIN/$program"
+  ln -sf "$home/bin/$program" "$BIN/$program"
   touch "$stamp"
   say "installed $program in $((SECONDS - start)) s"
 }
@@ -182,7 +182,8 @@ clients() {
   go_programs "$GO_CLIENTS"
   go_programs "$GO_SOURCES"
   prometheus_tool
-  python_programs
+  python_program openapi-python-client python-requirements.txt python
+  python_program moto_server s3-requirements.txt s3
   guest
 }
 

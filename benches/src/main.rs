@@ -8,6 +8,7 @@ mod http;
 mod load;
 mod machine;
 mod oci;
+mod populate;
 mod registry;
 mod report;
 mod row;
@@ -30,6 +31,7 @@ enum Command {
     Compare(compare::Options),
     Dedup(dedup::Options),
     Gc(gc::Options),
+    Populate(populate::Options),
     Startup(startup::Options),
 }
 
@@ -38,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         Command::Compare(options) => compare::run(&options),
         Command::Dedup(options) => dedup::run(&options),
         Command::Gc(options) => gc::run(&options),
+        Command::Populate(options) => populate::run(&options),
         Command::Startup(options) => startup::run(&options),
     }
 }

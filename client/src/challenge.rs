@@ -179,4 +179,11 @@ mod tests {
         check("Bearer realm=x, =y, Basic", "bearer[realm=x]");
         check("\"", "");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_servers_send_is_a_panic(value in "\\PC{0,40}", parts in "[bB =,;\"\\\\é\t]{0,60}") {
+            let _ = shown(&[&value, &parts, &format!("Bearer realm={parts}{value}")]);
+        }
+    }
 }

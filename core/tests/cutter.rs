@@ -139,6 +139,40 @@ fn a_blob_that_does_not_begin_with_a_data_frame_is_bytes() {
     }
 }
 
+/// Disks may begin with text or tables that compress to a fiftieth: their frames are chunks all the same.
+#[test]
+fn well_compressed_pieces_are_chunks() {
+    let same = "the same line again and again, but for a number ".repeat(4);
+    let text = |i: u64| -> String {
+        let lines = (i * 1000..).map(|number| format!("{same}{number}\n"));
+        lines.take(400).collect()
+    };
+    let frames: Vec<Vec<u8>> = (0..2 * FRAMES_BEFORE_MEAN)
+        .map(|i| frame(&text(i).as_bytes()[..64 << 10]))
+        .collect();
+    let small = frames
+        .iter()
+        .all(|frame| (256..4096).contains(&frame.len()));
+    assert!(small, "{:?}", frames.iter().map(Vec::len).max());
+    let blob = frames.concat();
+    let mut cutter = Cutter::new();
+    let mut at = 0;
+    for frame in &frames {
+        let cut = cutter.next(&blob[at..], true).unwrap();
+        assert_eq!(cut.len, frame.len());
+        at += cut.len;
+    }
+    // Frames of next to nothing are not, whatever they say.
+    let nothing = frame(&vec![7; 64 << 10]);
+    let blob = nothing.repeat(2 * FRAMES_BEFORE_MEAN as usize);
+    let mut cutter = Cutter::new();
+    let mut at = 0;
+    for _ in 0..FRAMES_BEFORE_MEAN {
+        at += cutter.next(&blob[at..], true).unwrap().len;
+    }
+    assert_ne!(cutter.next(&blob[at..], true).unwrap().len, nothing.len());
+}
+
 #[test]
 fn too_many_small_frames_are_bytes() {
     fn check(frame_len: usize, expected: usize) {

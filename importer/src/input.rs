@@ -44,6 +44,14 @@ pub struct Input {
     pub image: DiskImage,
 }
 
+/// What there is in a source.
+pub enum Located {
+    /// The disk lies in it as it is.
+    Disk(Box<Input>),
+    /// It has to come out of a decoder: what to decode, and what was taken off before.
+    Packed(Arc<dyn ReadAt>, Vec<Wrapping>),
+}
+
 /// Why there is no disk to be had from a source.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
@@ -64,33 +72,40 @@ pub enum InputError {
 impl Input {
     /// Opens the disk in a source that can be read at random.
     pub fn open(source: Arc<dyn ReadAt>, spool: Spool<'_>) -> Result<Self, InputError> {
-        let mut source = source;
+        match Self::at_random(source)? {
+            Located::Disk(input) => Ok(*input),
+            Located::Packed(source, mut wrappings) => {
+                let mut input = Self::open_stream(Reader::new(source), spool)?;
+                wrappings.append(&mut input.wrappings);
+                Ok(Self { wrappings, ..input })
+            }
+        }
+    }
+
+    /// Opens the disk in a source that can be read at random, if it lies there as it is.
+    pub fn at_random(mut source: Arc<dyn ReadAt>) -> Result<Located, InputError> {
         let mut wrappings = vec![];
         loop {
             let mut head = vec![0; source.len().min(DETECT_HEAD_BYTES as u64) as usize];
             source.read_at(0, &mut head).map_err(FormatError::from)?;
             match Wrapping::detect(&head) {
                 None => {
-                    let image = DiskImage::open(source)?;
-                    return Ok(Self {
+                    return Ok(Located::Disk(Box::new(Self {
                         wrappings,
                         spooled: None,
-                        image,
-                    });
+                        image: DiskImage::open(source)?,
+                    })));
                 }
                 Some(Wrapping::Tar) if wrappings.len() < WRAPPINGS_MAX => {
                     let Some(disk) = tar::member(&source)? else {
-                        break;
+                        return Ok(Located::Packed(source, wrappings));
                     };
                     wrappings.push(Wrapping::Tar);
                     source = Arc::new(disk);
                 }
-                Some(_) => break,
+                Some(_) => return Ok(Located::Packed(source, wrappings)),
             }
         }
-        let mut input = Self::open_stream(Reader::new(source), spool)?;
-        wrappings.append(&mut input.wrappings);
-        Ok(Self { wrappings, ..input })
     }
 
     /// Opens the disk in a stream, by way of the temporary file.

@@ -7,12 +7,14 @@
 //! | [`source`] | bytes that can be read at random: a file, memory, a part of either |
 //! | [`format`] | disk image formats, told apart and read by content |
 //! | [`export`] | from a disk to a stream |
+//! | [`import`] | a source becomes an image in a registry, and goes on where it was |
 //! | [`image`] | any image of a registry, opened as a disk |
 //! | [`input`] | from a source to the disk in it |
 //! | [`inspect`] | what is on a disk: partitions, file systems, what it shares with others |
 //! | [`layout`] | the layer that a disk becomes, and reading it back |
 //! | [`populate`] | from a disk to a target: parallel, resumable, holes kept |
 //! | [`target`] | raw files, qcow2 files and block devices that are written |
+//! | [`push`] | from pieces to an image in a registry |
 //! | [`wrapping`] | compressed streams and archives around them |
 //!
 //! **Invariant:** nothing that an image says opens a file or a connection. Images that refer to others are refused.
@@ -28,10 +30,12 @@ pub mod checksum;
 pub mod export;
 pub mod format;
 pub mod image;
+pub mod import;
 pub mod input;
 pub mod inspect;
 pub mod layout;
 pub mod populate;
+pub mod push;
 pub mod source;
 pub mod target;
 pub mod wrapping;

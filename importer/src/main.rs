@@ -1,27 +1,39 @@
 //! `dvcr-importer`: disks in and out of a registry.
 
-use std::{
-    process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod cli;
 
 /// Disks in and out of a registry
 #[derive(Parser)]
-#[command(version, max_term_width = 120)]
+#[command(version, max_term_width = 120, long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
+
+const LONG_ABOUT: &str = "\
+Brings disk images from wherever they are into a registry, as images that every OCI client can pull, and from there onto volumes.
+
+Formats are told apart by content: raw, ISO, qcow2, VMDK (OVA, too), VDI, VHD, VHDX; in gzip, xz, zstd, bzip2 and tar, several
+deep. In a pod, without a command, the environment says what to do: as for cdi-importer, and for Deckhouse's importer.";
+
+const EXAMPLES: &str = "\
+Examples:
+  dvcr-importer import debian-12.qcow2 127.0.0.1:5000/vi/debian:12
+  dvcr-importer import https://example.org/disk.raw.xz registry.example.org/vi/disk:1 --checksum sha256:9f86d081...
+  dvcr-importer import s3://bucket/disk.vmdk registry.example.org/vi/disk:1 --s3-endpoint https://s3.example.org
+  zcat disk.gz | dvcr-importer import - 127.0.0.1:5000/vi/disk:1
+  dvcr-importer populate 127.0.0.1:5000/vi/debian:12 /dev/vdb
+
+What was interrupted goes on where it was when the same command is run again.
+Exit codes: 0 done, 1 failed for good, 2 wrong arguments, 75 failed and may succeed later, 130 stopped.";
 
 #[derive(Subcommand)]
 enum Command {
+    Import(Box<cli::import::ImportArgs>),
     Populate(Box<cli::populate::PopulateArgs>),
     Export(Box<cli::export::ExportArgs>),
     Inspect(Box<cli::inspect::InspectArgs>),
@@ -29,44 +41,32 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments.command) {
+    let result = match &arguments.command {
+        Some(command) => run(command),
+        None => match cli::pod::Contract::from_environment() {
+            Some(contract) => return cli::pod::main(contract),
+            None => {
+                // Nothing was asked for: the help tells what there is.
+                let _ = Arguments::command().print_help();
+                return ExitCode::from(2);
+            }
+        },
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => cli::outcome::report(&error),
     }
 }
 
 fn run(command: &Command) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let cancel = Arc::new(AtomicBool::new(false));
-    runtime.spawn(watch_signals(cancel.clone()));
-    let handle = runtime.handle();
-    match command {
-        Command::Populate(args) => args.run(handle, &cancel),
-        Command::Export(args) => args.run(handle, &cancel),
+    let process = cli::process::Process::start()?;
+    let (handle, cancel) = (process.runtime(), &process.cancel);
+    let result = match command {
+        Command::Import(args) => args.run(handle, process.stop.clone()),
+        Command::Populate(args) => args.run(handle, cancel),
+        Command::Export(args) => args.run(handle, cancel),
         Command::Inspect(args) => args.run(handle),
-    }
-}
-
-/// The first signal asks to stop, which leaves a state to go on from; the second ends the program.
-async fn watch_signals(cancel: Arc<AtomicBool>) {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return;
     };
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        if cancel.swap(true, Ordering::Relaxed) {
-            std::process::exit(cli::outcome::STOPPED.into());
-        }
-    }
+    process.end();
+    result
 }

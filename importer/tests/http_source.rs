@@ -158,8 +158,9 @@ fn reading_forward_is_read_ahead_and_nothing_twice() {
         found.extend(buf);
     }
     assert!(found == file);
+    // Of the probe's answer not all may have been sent.
     let probe = 64 << 10;
-    assert_eq!(site.sent(), LEN as u64 + probe);
+    assert!((LEN as u64..=LEN as u64 + probe).contains(&site.sent()));
     assert!(site.heads().len() < 8, "{} requests", site.heads().len());
 }
 

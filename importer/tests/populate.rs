@@ -558,6 +558,22 @@ fn a_stream_that_is_longer_than_promised() {
     assert!(fs::metadata(&small).unwrap().len() <= 4 << 20);
 }
 
+/// Its footer comes last, when its sectors are written already: an error, not a disk with a sector too many.
+#[test]
+fn a_fixed_vhd_in_a_stream() {
+    let bench = Bench::new(Pattern::Mixed, 2 << 20);
+    let vhd = bench.image("vpc", &["-o", "subformat=fixed,force_size=on"]);
+    let stream = Unwrapped::new(fs::File::open(vhd).unwrap(), 1 << 40).unwrap();
+    let stream = DiskStream::unverified(stream).unwrap().unwrap();
+    let place = Place::of(&bench.path("out")).unwrap();
+    let target = RawTarget::open(&place, None, RawOptions::default()).unwrap();
+    let result = populate_stream(stream, &target, Options::new(&GO_ON), &Progress::default());
+    let Err(PopulateError::Stream(error)) = result else {
+        panic!("{result:?}");
+    };
+    assert!(error.to_string().contains("fixed VHD"), "{error}");
+}
+
 #[test]
 fn only_disks_have_a_place() {
     for path in ["/dev/null", "/dev/no-such-device"] {

@@ -20,6 +20,13 @@ pub const FRAMES_BEFORE_MEAN: u64 = 256;
 /// hundred bytes would outweigh what they say.
 pub const FRAME_MEAN_BYTES_MIN: u64 = 4 << 10;
 
+/// A frame counts for at least this part of its content, if its header says how much that is: disks may begin with much that
+/// compresses better than 16 to 1, and would be cut by content from there on. Pieces of a disk have 32 KiB or more.
+const FRAME_CONTENT_SHARE: u64 = 8;
+
+/// Frames shorter than this count as they are: headers may lie, and rows must stay below what was sent for them.
+const FRAME_SHARE_BYTES_MIN: usize = 256;
+
 /// Length of [`Cutter::state`] in bytes.
 pub const CUTTER_STATE_LEN: usize = 18;
 
@@ -54,7 +61,7 @@ pub struct Cutter {
 enum Mode {
     /// Nothing was cut yet.
     Start,
-    /// All chunks were frames: how many, and their bytes.
+    /// All chunks were frames: how many, and for how many bytes they count.
     Frames { count: u64, bytes: u64 },
     /// Not frames, or not any more: by content.
     Bytes,
@@ -86,7 +93,7 @@ impl Cutter {
         if matches!(self.mode, Mode::Start | Mode::Frames { .. }) {
             match self.walk(data) {
                 Walk::Frame(len) => {
-                    self.count_frame(len);
+                    self.count_frame(&data[..len]);
                     return Some(Cut { len, zero: false });
                 }
                 Walk::More if !end => return None,
@@ -106,13 +113,19 @@ impl Cutter {
 
     /// Notes a frame, and whether the next one may be a chunk too. The mean is taken over all frames so far: that bounds
     /// rows by bytes, and a stretch of well compressible data in the middle of a disk does no harm.
-    fn count_frame(&mut self, len: usize) {
+    fn count_frame(&mut self, frame: &[u8]) {
+        let content = frames::content_len(frame)
+            .filter(|_| frame.len() >= FRAME_SHARE_BYTES_MIN)
+            .map_or(0, |len| {
+                len.min(CHUNK_BYTES_MAX as u64) / FRAME_CONTENT_SHARE
+            });
+        let len = content.max(frame.len() as u64);
         let (count, bytes) = if let Mode::Frames { count, bytes } = self.mode {
             (count, bytes)
         } else {
             (0, 0)
         };
-        let (count, bytes) = (count.saturating_add(1), bytes.saturating_add(len as u64));
+        let (count, bytes) = (count.saturating_add(1), bytes.saturating_add(len));
         let too_small =
             count >= FRAMES_BEFORE_MEAN && bytes < count.saturating_mul(FRAME_MEAN_BYTES_MIN);
         self.mode = if too_small {
@@ -145,7 +158,7 @@ impl Cutter {
     }
 
     /// The state between two cuts. Byte 0 is the version, byte 1 the mode; then, little-endian, the number of frames and
-    /// their bytes, both 8 bytes long.
+    /// the bytes that they count for, both 8 bytes long.
     pub fn state(&self) -> [u8; CUTTER_STATE_LEN] {
         let (mode, count, bytes) = match self.mode {
             Mode::Start => (0, 0, 0),

@@ -41,6 +41,22 @@ pub(super) fn walk(data: &[u8], limit: usize) -> Walk {
     }
 }
 
+/// Length of a frame's content, if its header says. RFC 8878 section 3.1.1.1.4. The frame need not tell the truth.
+pub(super) fn content_len(frame: &[u8]) -> Option<u64> {
+    let rest = frame.strip_prefix(&MAGIC)?;
+    let (descriptor, rest) = rest.split_first()?;
+    let single_segment = descriptor & 0x20 != 0;
+    let dictionary_len = [0, 1, 2, 4][usize::from(descriptor & 0x03)];
+    let field = rest.get(usize::from(!single_segment) + dictionary_len..)?;
+    match descriptor >> 6 {
+        0 if single_segment => field.first().map(|len| u64::from(*len)),
+        0 => None,
+        1 => Some(u64::from(u16::from_le_bytes(*field.first_chunk()?)) + 256),
+        2 => Some(u64::from(u32::from_le_bytes(*field.first_chunk()?))),
+        _ => Some(u64::from_le_bytes(*field.first_chunk()?)),
+    }
+}
+
 /// Length of the frame, which may be more than there is. `Err(More)` if the data ends before the length is known.
 fn frame_len(data: &[u8], limit: usize) -> Result<usize, Walk> {
     let mut reader = Reader { data, at: 0 };
@@ -146,6 +162,21 @@ mod tests {
     fn block(last: bool, kind: u32, size: u32) -> [u8; 3] {
         let [a, b, c, _] = (u32::from(last) | kind << 1 | size << 3).to_le_bytes();
         [a, b, c]
+    }
+
+    #[test]
+    fn lengths_of_content() {
+        for len in [0, 1, 255, 256, 257, 65_535 + 256, 65_536 + 256, 300_000] {
+            let frame = zstd::bulk::compress(&vec![7; len], 1).unwrap();
+            assert_eq!(content_len(&frame), Some(len as u64));
+            for cut in 0..frame.len().min(8) {
+                assert!(content_len(&frame[..cut]).is_none_or(|found| found == len as u64));
+            }
+        }
+        let mut streamed = zstd::Encoder::new(vec![], 1).unwrap();
+        std::io::Write::write_all(&mut streamed, b"of unknown length").unwrap();
+        assert_eq!(content_len(&streamed.finish().unwrap()), None);
+        assert_eq!(content_len(&[0x50, 0x2A, 0x4D, 0x18, 0, 0, 0, 0]), None);
     }
 
     #[test]

@@ -70,14 +70,18 @@ pub struct IndexWriter {
 impl IndexWriter {
     /// Notes the next frame. `None` if there are too many, or if it is longer than the index can say.
     pub fn push(&mut self, frame: &[u8], raw_len: usize) -> Option<()> {
+        let stored_len = u32::try_from(frame.len()).ok()?;
+        self.push_known(ChunkId::of(frame), stored_len, u32::try_from(raw_len).ok()?)
+    }
+
+    /// Notes a frame whose hash is known. `None` if there are too many.
+    pub fn push_known(&mut self, id: ChunkId, stored_len: u32, raw_len: u32) -> Option<()> {
         if self.hashes.len() as u64 / 32 >= FRAMES_MAX {
             return None;
         }
-        self.entries
-            .extend(u32::try_from(frame.len()).ok()?.to_le_bytes());
-        self.entries
-            .extend(u32::try_from(raw_len).ok()?.to_le_bytes());
-        self.hashes.extend(ChunkId::of(frame).0);
+        self.entries.extend(stored_len.to_le_bytes());
+        self.entries.extend(raw_len.to_le_bytes());
+        self.hashes.extend(id.0);
         Some(())
     }
 

@@ -17,7 +17,11 @@ use crate::{
         tests::{body, disk, image, name},
     },
     repair::{Sources, rebuild, tests::checkpoint_of},
-    store::{StoreOptions, pack::RECORD_HEADER_LEN, read_contents},
+    store::{
+        StoreOptions,
+        pack::{Codec, PackBuilder, PackHeader, RECORD_HEADER_LEN, Record},
+        read_contents,
+    },
 };
 
 const WHO: Principal = Principal::Anonymous;
@@ -384,6 +388,46 @@ async fn garbage_collection_does_not_copy_damage() {
     world.registry.gc().collect(true).await.unwrap();
     assert!(!world.packs.list().unwrap().contains(&pack));
     assert!(world.pull(&kept).await);
+}
+
+#[tokio::test]
+async fn a_chunk_with_other_bytes_and_right_checksums_is_found() {
+    // As a memory error before the checksum was made would leave it.
+    let world = World::new().await;
+    let (data, other) = (disk(1, 9_000), disk(50, 9_000));
+    let (pack, id) = (PackId(9_000), ChunkId::of(&data));
+    let header = PackHeader { pack, nonce: 1 };
+    let record = Record::new(RecordId::Chunk(id), Codec::Raw, 9_000, vec![other]).unwrap();
+    let mut slices = Vec::new();
+    let mut builder = PackBuilder::new(header, &mut slices);
+    let entry = builder.push(record, &mut slices).unwrap();
+    slices.push(builder.footer());
+    world.packs.create(pack).unwrap();
+    world.packs.append(pack, 0, &slices).unwrap();
+    let bytes = world.packs.len(pack).unwrap();
+    world.packs.seal(pack, bytes).unwrap();
+    let row = PackRecord {
+        state: PackState::Sealed,
+        bytes,
+        entries: 1,
+    };
+    let at = ChunkRecord {
+        pack,
+        offset: entry.offset,
+        stored_len: 9_000,
+    };
+    let txn = Txn {
+        puts: vec![
+            (key::pack(pack), row.encode()),
+            (key::chunk(&id), at.encode()),
+        ],
+        ..Txn::default()
+    };
+    let _ = world.meta.commit_now(txn).unwrap();
+    assert_eq!(world.scrub().await.found, 1);
+    // A push of the right bytes does not rely on it.
+    world.push("a", &data).await;
+    assert!(world.pull(&data).await);
 }
 
 #[tokio::test]

@@ -341,6 +341,36 @@ async fn a_chunk_in_two_packs_counts_where_it_reads_right() {
 }
 
 #[tokio::test]
+async fn a_blob_without_one_of_its_chunks_is_not_brought_back() {
+    let data = disk(1, 9_000);
+    let (piece, chunk) = chunk(&data);
+    let part = RecipePart {
+        start: 0,
+        pieces: vec![piece],
+    };
+    let head = BlobHead {
+        digest: Digest::sha256(&data),
+        len: 9_000,
+        recipe: 5,
+        parts: 1,
+        created_unix_ms: 7,
+    };
+    let books = vec![
+        record(RecordId::RecipePart { recipe: 5, part: 0 }, part.encode()),
+        record(RecordId::BlobHead { recipe: 5 }, head.encode().into()),
+    ];
+    for is_there in [true, false] {
+        let world = World::new().await;
+        pack(&world.packs, 1, books.clone());
+        if is_there {
+            pack(&world.packs, 2, vec![chunk.clone()]);
+        }
+        let (_, report) = world.rebuilt(None).await;
+        assert_eq!(report.found_blobs.len(), usize::from(is_there), "{report}");
+    }
+}
+
+#[tokio::test]
 async fn numbers_are_never_used_twice() {
     let world = World::new().await;
     world.push("v1", &disk(1, 100_000)).await;

@@ -250,10 +250,20 @@ impl Store {
             .sum::<u64>();
         let ids: Vec<_> = good.iter().map(|record| record.header().id()).collect();
         let mut segment = Segment::new(Arc::clone(&self.lanes));
-        for (id, appended) in ids
-            .iter()
-            .zip(self.lanes.collector_ticket().append(good).await?)
-        {
+        let ticket = self.lanes.collector_ticket();
+        // An append is not to be cancelled, and a collection may be: a server that stops drops it.
+        let append = self.tasks.spawn(async move { ticket.append(good).await });
+        let appended = match append.await {
+            Ok(appended) => appended?,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(e) => {
+                    let what = "move what is alive".into();
+                    return Err(StoreError::io(what, std::io::Error::other(e)));
+                }
+            },
+        };
+        for (id, appended) in ids.iter().zip(appended) {
             match (id, appended) {
                 (RecordId::Chunk(id), Appended::Chunk(placed)) => segment.placed(*id, &placed),
                 (_, Appended::Other { pack, end }) => segment.wrote(&pack, end),

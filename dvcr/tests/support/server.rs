@@ -95,10 +95,15 @@ pub(crate) fn serve(data: &Path, settings: &[(&str, &str)]) -> Command {
     command
 }
 
-/// The program that cargo built for this test.
+/// The program that cargo built for this test; where another package's tests run, the one that was built beside them.
 pub(crate) fn program() -> PathBuf {
-    match option_env!("CARGO_BIN_EXE_dvcr") {
-        Some(path) => PathBuf::from(path),
-        None => panic!("this package has no program dvcr"),
+    if let Some(path) = option_env!("CARGO_BIN_EXE_dvcr") {
+        return PathBuf::from(path);
+    }
+    let test = std::env::current_exe().expect("the path of this program");
+    let path = test.ancestors().nth(2).map(|target| target.join("dvcr"));
+    match path {
+        Some(path) if path.is_file() => path,
+        _ => panic!("there is no program dvcr beside this test: cargo build -p dvcr"),
     }
 }

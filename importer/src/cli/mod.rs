@@ -2,8 +2,13 @@
 
 pub(crate) mod bar;
 pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod origin;
 pub(crate) mod outcome;
+pub(crate) mod pod;
 pub(crate) mod populate;
+pub(crate) mod process;
+pub(crate) mod registry;
 pub(crate) mod size;
+pub(crate) mod source;

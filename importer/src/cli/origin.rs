@@ -17,7 +17,7 @@ use dvcr_importer::{
     populate::Ahead,
     source::{
         FileSource, Location, ReadAt, Reader, Remote, RemoteOptions,
-        http::{Http, HttpOptions},
+        http::{Http, HttpOptions, parse_header},
         object::{Object, ObjectOptions},
     },
     wrapping::Unwrapped,
@@ -50,6 +50,12 @@ pub(crate) struct OriginArgs {
     /// Plain HTTP for the registry, or any certificate. On loopback plain HTTP needs no permission
     #[arg(long)]
     insecure: bool,
+    /// A header for the web server, like `Authorization: Bearer ...`; it goes to no other host
+    #[arg(long, value_name = "NAME: VALUE")]
+    header: Vec<String>,
+    /// Address of the object store, if it is not the provider's own
+    #[arg(long, value_name = "URL", env = "DVCR_S3_ENDPOINT")]
+    s3_endpoint: Option<String>,
     /// Directory of temporary files, for what cannot be read where it lies
     #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     spool: PathBuf,
@@ -319,8 +325,10 @@ impl OriginArgs {
         let options = RemoteOptions::default();
         Ok(match location {
             Location::Http(url) => {
+                let headers: Result<_, _> = self.header.iter().map(|h| parse_header(h)).collect();
                 let http = HttpOptions {
                     credentials: keys,
+                    headers: headers.map_err(anyhow::Error::msg)?,
                     ca,
                     insecure,
                     ..HttpOptions::default()
@@ -331,6 +339,7 @@ impl OriginArgs {
             Location::Object(url) => {
                 let object = ObjectOptions {
                     keys,
+                    endpoint: self.s3_endpoint.clone(),
                     ca,
                     insecure,
                     ..ObjectOptions::default()

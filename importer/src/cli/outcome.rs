@@ -3,6 +3,7 @@
 use std::{error::Error as StdError, process::ExitCode};
 
 use dvcr_importer::{
+    import::{ImportError, in_one_line},
     populate::{ExtractError, PopulateError},
     source::retry::{Verdict, verdict},
 };
@@ -16,11 +17,23 @@ pub(crate) const STOPPED: u8 = 130;
 /// Prints why a command failed, and says how it ends: 1 if the same command will fail again, 75 if it may not, 130 if somebody
 /// stopped it.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("dvcr-importer: {error:#}");
-    ExitCode::from(code(error))
+    let code = code(error);
+    eprintln!("dvcr-importer: {}", in_one_line(error.as_ref()));
+    if code != 1 {
+        eprintln!("dvcr-importer: run the same command again: it goes on where it was");
+    }
+    ExitCode::from(code)
 }
 
-fn code(error: &anyhow::Error) -> u8 {
+/// 1, [`AGAIN`] or [`STOPPED`].
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<ImportError>() {
+        return match error.verdict() {
+            Verdict::Final => 1,
+            Verdict::Later => AGAIN,
+            Verdict::Stopped => STOPPED,
+        };
+    }
     let mut again = false;
     for cause in error.chain() {
         if matches!(cause.downcast_ref(), Some(PopulateError::Cancelled))

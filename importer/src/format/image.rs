@@ -94,6 +94,11 @@ impl DiskImage {
         self.format
     }
 
+    /// What the image is read from.
+    pub fn source(&self) -> &Arc<dyn ReadAt> {
+        self.pages.source()
+    }
+
     /// Length of the disk in bytes, a multiple of [`SECTOR_BYTES`].
     pub fn virtual_len(&self) -> u64 {
         self.virtual_len

@@ -10,7 +10,7 @@ use super::{
     verified::{Verdict, Verified},
 };
 use crate::{
-    format::{DiskImage, Format, detect, limits::SECTOR_BYTES},
+    format::{DETECT_TAIL_BYTES, DiskImage, Format, detect, limits::SECTOR_BYTES},
     input::{Input, Spool},
     layout::{Archive, LayoutError},
     wrapping::Unwrapped,
@@ -202,6 +202,8 @@ pub struct DiskStream {
     promised: Option<u64>,
     /// Bytes given so far.
     given: u64,
+    /// The last of them: only there a fixed VHD shows.
+    tail: [u8; DETECT_TAIL_BYTES],
     ended: bool,
     verdict: Option<Verdict>,
 }
@@ -218,6 +220,7 @@ impl DiskStream {
             stream,
             promised,
             given: 0,
+            tail: [0; DETECT_TAIL_BYTES],
             ended: false,
             verdict,
         }
@@ -263,7 +266,16 @@ impl Read for DiskStream {
                 return Err(wrong("the disk is longer than the image says"));
             }
             if len > 0 {
+                let last = len.min(self.tail.len());
+                self.tail.rotate_left(last);
+                let place = self.tail.len() - last;
+                self.tail[place..].copy_from_slice(&buf[len - last..len]);
                 return Ok(len);
+            }
+            if detect(&[], Some(&self.tail)).is_ok_and(|format| !format.is_sequential()) {
+                return Err(wrong(
+                    "the disk is a fixed VHD, which only its end shows: unpack it, or convert it with `qemu-img convert`",
+                ));
             }
             if self.promised.is_some_and(|promised| self.given < promised) {
                 return Err(wrong("the disk is shorter than the image says"));

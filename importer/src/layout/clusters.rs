@@ -86,13 +86,18 @@ impl<R: Read + Send> StreamClusters<R> {
         }
     }
 
-    /// Any file.
-    pub fn verbatim(stream: R) -> Self {
+    /// Any file, of which `stream` is what follows `start`.
+    pub fn verbatim(stream: R, start: u64) -> Self {
         Self {
             stream,
-            at: 0,
+            at: start,
             whole: false,
         }
+    }
+
+    /// What was read.
+    pub fn into_stream(self) -> R {
+        self.stream
     }
 
     /// Bytes that were read so far: at the end, the length of the stream.

@@ -76,11 +76,11 @@ impl<C: Clusters> DataPieces<C> {
         }
     }
 
-    /// All of a file, zeros included.
-    pub fn verbatim(clusters: C) -> Self {
+    /// All of a file from `start` on, where a piece ended, zeros included.
+    pub fn verbatim(clusters: C, start: u64) -> Self {
         Self {
             sparse: false,
-            ..Self::disk(clusters)
+            ..Self::resume(clusters, ClusterMap::new(), start)
         }
     }
 
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn files_keep_their_zeros() {
         let file = vec![0; 3 * CLUSTER_BYTES + 5];
-        let mut pieces = DataPieces::verbatim(StreamClusters::verbatim(&*file));
+        let mut pieces = DataPieces::verbatim(StreamClusters::verbatim(&*file, 0), 0);
         let found: Vec<u8> = pieces.by_ref().flat_map(|p| p.unwrap().bytes).collect();
         assert!(found == file);
         assert!(pieces.into_parts().0.is_empty());

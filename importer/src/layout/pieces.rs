@@ -92,12 +92,12 @@ pub fn pieces<'a>(
     let clusters: Box<dyn Clusters + 'a> = match content {
         Content::Disk { image, .. } => Box::new(ImageClusters::new(image, 0)),
         Content::Verbatim(source) => {
-            Box::new(StreamClusters::verbatim(Reader::new(source.clone())))
+            Box::new(StreamClusters::verbatim(Reader::new(source.clone()), 0))
         }
     };
     let (mut data, scanned) = match content {
         Content::Disk { qcow2, .. } => (DataPieces::disk(clusters), Some(qcow2)),
-        Content::Verbatim(_) => (DataPieces::verbatim(clusters), None),
+        Content::Verbatim(_) => (DataPieces::verbatim(clusters, 0), None),
     };
     let data = std::iter::from_fn(move || {
         loop {

@@ -76,15 +76,20 @@ pub fn write_layer(
     })
 }
 
-/// Writes the same archive without compression; its digest.
-pub fn write_plain(content: &Content<'_>, out: &mut dyn Write) -> Result<Digest, LayoutError> {
+/// Writes the same archive without compression; its digest and length.
+pub fn write_plain(
+    content: &Content<'_>,
+    out: &mut dyn Write,
+) -> Result<(Digest, u64), LayoutError> {
     let mut hash = Sha256::new();
+    let mut len = 0;
     for piece in pieces(content) {
         let piece = piece?;
         hash.update(&piece);
         out.write_all(&piece)?;
+        len += piece.len() as u64;
     }
-    Ok(digest(hash))
+    Ok((digest(hash), len))
 }
 
 pub(crate) fn digest(hash: Sha256) -> Digest {

@@ -131,6 +131,10 @@ pub fn populate_stream(
     })?;
     // Everything was compared, or this is where it turns out to be wrong.
     stream.finish().map_err(PopulateError::Stream)?;
+    if len == 0 {
+        let nothing = io::Error::new(io::ErrorKind::InvalidData, "the disk has no bytes");
+        return Err(PopulateError::Stream(nothing));
+    }
     finish(target, len)?;
     Ok(len)
 }

@@ -52,7 +52,12 @@ pub struct Reader<S> {
 impl<S: ReadAt> Reader<S> {
     /// Reads from the start.
     pub fn new(source: S) -> Self {
-        Self { source, offset: 0 }
+        Self::starting_at(source, 0)
+    }
+
+    /// Reads from `offset` on, which is not beyond the end.
+    pub fn starting_at(source: S, offset: u64) -> Self {
+        Self { source, offset }
     }
 }
 

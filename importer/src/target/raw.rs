@@ -8,7 +8,7 @@ use std::{
         unix::fs::{FileExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
 use rustix::{
@@ -46,6 +46,7 @@ pub struct RawTarget {
     file: File,
     /// The same file, written past the page cache.
     direct: Option<File>,
+    refused_direct: AtomicBool,
     len: Option<u64>,
     device: bool,
     /// Whether what was not written reads as zeros.
@@ -113,6 +114,7 @@ impl RawTarget {
         }
         Ok(Self {
             direct: options.direct.then(|| reopen_direct(&file)).flatten(),
+            refused_direct: AtomicBool::new(false),
             path: path.to_owned(),
             file,
             len,
@@ -152,6 +154,7 @@ impl RawTarget {
         }
         Ok(Self {
             direct: options.direct.then(|| reopen_direct(&file)).flatten(),
+            refused_direct: AtomicBool::new(false),
             path: path.to_owned(),
             file,
             len: Some(len),
@@ -183,15 +186,23 @@ impl Target for RawTarget {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let aligned = |number: u64| number.is_multiple_of(ALIGNMENT as u64);
-        let (direct, rest) = match &self.direct {
-            Some(direct) if aligned(offset) && aligned(data.as_ptr() as u64) => {
-                let len = data.len() / ALIGNMENT * ALIGNMENT;
-                direct.write_all_at(&data[..len], offset)?;
-                (len, &data[len..])
+        let mut done = 0;
+        if let Some(direct) = &self.direct
+            && aligned(offset)
+            && aligned(data.as_ptr() as u64)
+            && !self.refused_direct.load(Ordering::Relaxed)
+        {
+            let len = data.len() / ALIGNMENT * ALIGNMENT;
+            match direct.write_all_at(&data[..len], offset) {
+                Ok(()) => done = len,
+                // Some file systems take the flag and then refuse writes.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    self.refused_direct.store(true, Ordering::Relaxed);
+                }
+                Err(error) => return Err(error),
             }
-            _ => (0, data),
-        };
-        self.file.write_all_at(rest, offset + direct as u64)
+        }
+        self.file.write_all_at(&data[done..], offset + done as u64)
     }
 
     fn zero_at(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! A web server that misbehaves as it is told.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::{
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},

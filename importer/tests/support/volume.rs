@@ -6,7 +6,21 @@ use std::{
     process::Command,
 };
 
-use super::{run, text};
+/// Runs a program that the tests need; its absence is a failure.
+fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("{program}: {error}; `tools/install.sh clients` installs what the tests need")
+        });
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {log}");
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
 
 /// A loop device on a file of its own, detached when dropped. Needs root.
 pub(crate) struct LoopDevice {
