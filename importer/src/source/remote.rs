@@ -115,6 +115,7 @@ impl Remote {
     }
 
     /// Length of the file, if the server knows it.
+    #[expect(clippy::len_without_is_empty, reason = "it may have no length at all")]
     pub fn len(&self) -> Option<u64> {
         self.link.version.len
     }
