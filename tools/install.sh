@@ -109,8 +109,7 @@ prometheus_tool() {
   say "installed promtool in $((SECONDS - start)) s"
 }
 
-# Program, file of requirements beside this one, directory below $TOOLS of its virtual environment: Debian refuses to mix packages
-# of pip with its own.
+# Program, file of requirements beside this one, directory below $TOOLS of its virtual environment: Debian refuses to mix packages of pip with its own.
 python_program() {
   local program=$1 requirements home="$TOOLS/$3"
   requirements="$(dirname "${BASH_SOURCE[0]}")/$2"

@@ -421,16 +421,22 @@ fn images_are_listed_counted_and_removed_from_the_command_line() {
     let logical = stats["logical_bytes"].as_u64().unwrap();
     assert!((6 << 20..7 << 20).contains(&logical), "{stats}");
 
-    succeed(command(&["rm", "vi/debian:v1"]));
+    let rm = succeed(command(&["rm", "vi/debian:v1"]));
+    assert!(rm.contains("removed 1 tag and 1 manifest"), "{rm}");
+    assert!(rm.contains("3.00 MiB, which become free"), "{rm}");
     let gone = Request::new("GET", "/v2/vi/debian/manifests/v1");
     assert_eq!(client.send(&gone).unwrap().status, 404);
     let other = Request::new("GET", "/v2/vi/alpine/manifests/v1");
     assert_eq!(client.send(&other).unwrap().status, 200);
     refused(command(&["rm", "vi/debian:v1"]), &["v1"]);
-    refused(command(&["ls", "vi/none"]), &["not known"]);
+    refused(command(&["ls", "vi/none"]), &["vi/none", "not known"]);
     // Nobody is asked where nobody can answer.
-    refused(command(&["rm", "vi/alpine"]), &["--yes"]);
-    succeed(command(&["rm", "vi/alpine", "--yes"]));
+    refused(command(&["rm", "vi/alpine"]), &["--all"]);
+    refused(command(&["rm", "--all", "vi/alpine"]), &["--yes"]);
+    let planned = succeed(command(&["rm", "vi/al*", "--dry-run"]));
+    assert!(planned.contains("would remove vi/alpine:v1"), "{planned}");
+    assert_eq!(client.send(&other).unwrap().status, 200);
+    succeed(command(&["rm", "--all", "vi/alpine", "--yes"]));
     assert_eq!(client.send(&other).unwrap().status, 404);
 }
 

@@ -31,6 +31,15 @@ pub enum Error {
         #[source]
         source: reqwest::Error,
     },
+    /// Something answers there, but not with TLS that this machine trusts.
+    #[error("no trusted connection to {server}")]
+    Untrusted {
+        /// The server.
+        server: String,
+        /// The cause.
+        #[source]
+        source: reqwest::Error,
+    },
     /// The connection broke, or the server said nothing for too long. The request may have been carried out.
     #[error("ask {server}")]
     Broken {
@@ -64,6 +73,24 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// Whether TLS failed, such as over a certificate that nobody here trusts. That fails a connection, too, but somebody answers.
+#[must_use]
+pub fn is_tls(error: &reqwest::Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if error.is::<rustls::Error>() {
+            return true;
+        }
+        // What an I/O error wraps is not its source: that is the source of what it wraps.
+        let wrapped = error.downcast_ref::<std::io::Error>();
+        next = match wrapped.and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// A client of one server. Cloning is cheap; clones share connections.
@@ -160,6 +187,12 @@ impl Call<'_> {
         };
         let mut response = match self.request.send().await {
             Ok(response) => response,
+            Err(source) if is_tls(&source) => {
+                return Err(Error::Untrusted {
+                    server: server(),
+                    source,
+                });
+            }
             Err(source) if source.is_connect() => {
                 return Err(Error::Unreachable {
                     server: server(),

@@ -16,8 +16,8 @@ pub struct Tag {
     pub digest: String,
     /// When it came to be.
     pub created_at: Timestamp,
-    /// When it last moved to another manifest.
-    pub moved_at: Timestamp,
+    /// When a push last named it, whether or not that moved it.
+    pub pushed_at: Timestamp,
     /// The manifest; null where it went while the list was made.
     pub manifest: Option<Manifest>,
 }

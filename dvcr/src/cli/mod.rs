@@ -8,6 +8,7 @@ mod ls;
 mod migrate;
 mod openapi;
 mod repair;
+mod retention;
 mod rm;
 mod scrub;
 mod serve;
@@ -58,13 +59,16 @@ enum Command {
     /// Collect garbage, or see what that would do.
     #[command(after_help = gc::EXAMPLES)]
     Gc(gc::GcArgs),
+    /// Show retention rules, and what they would remove.
+    #[command(after_help = retention::EXAMPLES)]
+    Retention(retention::RetentionArgs),
     /// List uploads in progress, or end one.
     #[command(after_help = uploads::EXAMPLES)]
     Uploads(uploads::UploadsArgs),
     /// Bring everything over from another registry, running or at rest.
     #[command(after_help = migrate::EXAMPLES)]
     Migrate(migrate::MigrateArgs),
-    /// Remove a tag, a manifest or a whole repository.
+    /// Remove tags, images or whole repositories, and say what becomes free.
     #[command(after_help = rm::EXAMPLES)]
     Rm(rm::RmArgs),
     /// Read what is stored and verify it, or see what is damaged.
@@ -214,6 +218,9 @@ pub fn main() -> ExitCode {
 /// What to do about an error that every command can meet.
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref::<dvcr_openapi::Error>()? {
+        dvcr_openapi::Error::Untrusted { .. } => Some(
+            "let this machine trust the certificate's issuer, for example with SSL_CERT_FILE=ISSUERS.pem",
+        ),
         dvcr_openapi::Error::Unreachable { .. } => Some(
             "start a server with `dvcr serve`, or name another with --server URL or DVCR_SERVER",
         ),
@@ -231,6 +238,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ls(args) => client::block_on(ls::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Gc(args) => client::block_on(gc::run(args)),
+        Command::Retention(args) => client::block_on(retention::run(args)),
         Command::Uploads(args) => client::block_on(uploads::run(args)),
         Command::Migrate(args) => migrate::run(args),
         Command::Rm(args) => client::block_on(rm::run(args)),

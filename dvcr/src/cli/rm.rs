@@ -1,33 +1,48 @@
 //! `dvcr rm`.
 
 use std::{
-    collections::HashSet,
     io::{IsTerminal as _, Write as _},
     str::FromStr,
 };
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use dvcr_core::oci::{self, Digest, Reference, RepositoryName};
-use serde::Serialize;
+use dvcr_core::oci::{self, Digest, RepositoryName};
+use dvcr_openapi::{DeletedItem, Deletion, DeletionFailure, DeletionRequest};
 
-use super::{ServerArgs, client::Client, table};
+use super::{ServerArgs, table};
 
 pub(super) const EXAMPLES: &str = "Examples:
-  dvcr rm vi/debian:12              remove a tag; the manifest stays while other tags or an index name it
-  dvcr rm vi/debian@sha256:...      remove a manifest and all tags that name it
-  dvcr rm vi/debian                 remove every tag of the repository, with what hangs on it; asks first
-  dvcr rm vi/debian --yes           the same without asking
+  dvcr rm vi/debian:12              remove a tag, and its image unless another tag or an index names it
+  dvcr rm vi/debian@sha256:...      remove an image with all its tags
+  dvcr rm 'vi/debian:nightly-*'     remove the tags that a glob fits; shows them and asks first
+  dvcr rm --all vi/debian           remove a whole repository; asks first
+  dvcr rm 'vi/test-*'               remove all repositories that a glob fits; asks first
+  dvcr rm 'vi/test-*' --dry-run     only show what would go
+  dvcr rm 'vi/test-*' --yes         do it without asking
 
-Space is given back by garbage collection, after its grace period.";
+In a glob, * stands for any part of a path segment, ** for any number of segments.
+Space is given back by garbage collection, after its grace period: see gc.grace in docs/settings.md.";
+
+/// Lines that say what goes; more are counted.
+const LINES_MAX: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct RmArgs {
-    /// What to remove: REPOSITORY, REPOSITORY:TAG or REPOSITORY@DIGEST.
+    /// What to remove: REPOSITORY:TAG, REPOSITORY@DIGEST, or a glob of repositories or tags.
     target: Target,
-    /// Remove a whole repository without asking.
+    /// Remove everything in a repository.
+    #[arg(long)]
+    all: bool,
+    /// Do not ask.
     #[arg(long, short)]
     yes: bool,
+    /// Only show what would go.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not count the bytes that become free: that reads an entry for each chunk stored.
+    #[arg(long)]
+    skip_bytes: bool,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -35,125 +50,188 @@ pub(super) struct RmArgs {
 /// What to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Target {
-    repository: RepositoryName,
-    reference: Option<Reference>,
+    repository: String,
+    which: Which,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Which {
+    Tag(String),
+    Digest(Digest),
+    Whole,
+}
+
+impl Target {
+    /// One thing that the user named: it goes without a question.
+    fn is_one(&self) -> bool {
+        let named = !self.repository.contains('*');
+        match &self.which {
+            Which::Tag(tag) => named && !tag.contains('*'),
+            Which::Digest(_) => named,
+            Which::Whole => false,
+        }
+    }
 }
 
 impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (repository, reference) = if let Some((repository, digest)) = text.split_once('@') {
-            let digest: Digest = digest
+        let (repository, which) = if let Some((repository, digest)) = text.split_once('@') {
+            let digest = digest
                 .parse()
                 .map_err(|error| format!("{digest:?}: {error}"))?;
-            (repository, Some(digest.into()))
+            (repository, Which::Digest(digest))
         } else if let Some((repository, tag)) = text.split_once(':') {
-            let tag: oci::Tag = tag.parse().map_err(|error| format!("{tag:?}: {error}"))?;
-            (repository, Some(tag.into()))
+            // A star stands for characters of a tag, so a glob without its stars has to look like one.
+            let plain = tag.replace('*', "a");
+            plain
+                .parse::<oci::Tag>()
+                .map_err(|error| format!("{tag:?}: {error}"))?;
+            (repository, Which::Tag(tag.to_owned()))
         } else {
-            (text, None)
+            (text, Which::Whole)
         };
-        let repository = repository
-            .parse()
+        let plain = repository.replace('*', "a");
+        plain
+            .parse::<RepositoryName>()
             .map_err(|error| format!("{repository:?}: {error}"))?;
+        if matches!(which, Which::Digest(_)) && repository.contains('*') {
+            return Err("a digest needs the name of its repository, not a glob".to_owned());
+        }
         Ok(Self {
-            repository,
-            reference,
+            repository: repository.to_owned(),
+            which,
         })
     }
-}
-
-#[derive(Default, Serialize)]
-struct Removed {
-    removed: Vec<String>,
 }
 
 pub(super) async fn run(args: RmArgs) -> anyhow::Result<()> {
     let RmArgs {
         target,
+        all,
         yes,
+        dry_run,
+        skip_bytes,
         server,
     } = args;
-    let client = Client::new(&server)?;
-    let Target {
-        repository,
-        reference,
-    } = target;
-    let mut removed = Removed::default();
-    match reference {
-        Some(reference) => {
-            if !client.delete_manifest(&repository, &reference).await? {
-                bail!("{repository} has no {reference}; `dvcr ls {repository}` lists what it has");
-            }
-            removed.removed.push(reference.to_string());
-        }
-        None => {
-            let tags = client.tags(&repository).await?;
-            if !yes {
-                confirm(&repository, tags.len())?;
-            }
-            for digest in everything(&client, &repository, &tags).await? {
-                if client.delete_manifest(&repository, &digest.into()).await? {
-                    removed.removed.push(digest.to_string());
-                }
-            }
-        }
+    let whole = target.which == Which::Whole;
+    if all && !whole {
+        bail!("--all removes whole repositories: name one without tag and digest");
     }
-    if server.json {
-        return table::print_json(&removed);
-    }
-    for what in &removed.removed {
-        println!("removed {what} from {repository}");
-    }
-    if removed.removed.is_empty() {
-        println!("nothing to remove in {repository}");
-    }
-    Ok(())
-}
-
-/// Every manifest that the tags reach: what they name, children of indexes, and what refers to any of them. Parents come before
-/// their children, as the specification asks of whoever deletes.
-async fn everything(
-    client: &Client,
-    repository: &RepositoryName,
-    tags: &[String],
-) -> anyhow::Result<Vec<Digest>> {
-    let mut seen = HashSet::new();
-    let mut order = Vec::new();
-    let mut next: Vec<Reference> = Vec::new();
-    for tag in tags {
-        next.push(tag.parse().context("read tag")?);
-    }
-    while !next.is_empty() {
-        let mut below = Vec::new();
-        for reference in next {
-            let Some(manifest) = client.manifest(repository, &reference).await? else {
-                continue;
-            };
-            if !seen.insert(manifest.digest) {
-                continue;
-            }
-            order.push(manifest.digest);
-            if let Ok(parsed) = oci::Manifest::parse(Some(&manifest.media_type), &manifest.bytes) {
-                below.extend(parsed.children.iter().map(|child| child.digest.into()));
-            }
-            let referrers = client.referrers(repository, &manifest.digest).await?;
-            below.extend(referrers.into_iter().map(Reference::from));
-        }
-        next = below;
-    }
-    Ok(order)
-}
-
-/// Asks a person. Without one, refuses.
-fn confirm(repository: &RepositoryName, tags: usize) -> anyhow::Result<()> {
-    if !std::io::stdin().is_terminal() {
+    if whole && !all && !target.repository.contains('*') {
+        let name = &target.repository;
         bail!(
-            "removing all of {repository} ({tags} tags) needs --yes, because nobody is there to ask"
+            "name a tag or a digest, as in `dvcr rm {name}:TAG`; `dvcr rm --all {name}` removes the whole repository"
         );
     }
-    eprint!("Remove all {tags} tags of {repository} and what hangs on them? [y/N] ");
+    let client = server.client()?;
+    let ask = !yes && !dry_run && !target.is_one();
+    if ask && !std::io::stdin().is_terminal() {
+        bail!(
+            "this needs --yes, because nobody is there to ask; --dry-run shows what it would remove"
+        );
+    }
+    let Target { repository, which } = target;
+    let mut request = DeletionRequest {
+        repository,
+        tag: None,
+        digest: None,
+        whole,
+        dry_run: dry_run || ask,
+        skip_bytes,
+    };
+    match which {
+        Which::Tag(tag) => request.tag = Some(tag),
+        Which::Digest(digest) => request.digest = Some(digest.to_string()),
+        Which::Whole => {}
+    }
+    let mut deletion = client.delete(&request).await?;
+    if ask {
+        show(&deletion)?;
+        confirm()?;
+        let told = deletion;
+        request.dry_run = false;
+        // They were counted a moment ago.
+        request.skip_bytes = true;
+        deletion = client.delete(&request).await?;
+        deletion.blobs = told.blobs;
+        deletion.logical_bytes = told.logical_bytes;
+        deletion.freed_bytes = told.freed_bytes;
+    }
+    if server.json {
+        table::print_json(&deletion)?;
+    } else {
+        show(&deletion)?;
+    }
+    if deletion.failures.is_empty() || deletion.dry_run {
+        Ok(())
+    } else {
+        bail!("{} could not be removed", deletion.failures.len())
+    }
+}
+
+/// Says what went, or would go.
+fn show(deletion: &Deletion) -> anyhow::Result<()> {
+    let Deletion {
+        dry_run,
+        repositories,
+        tags,
+        manifests,
+        blobs: _,
+        logical_bytes: _,
+        freed_bytes,
+        free_from,
+        named,
+        failures,
+    } = deletion;
+    let mut out = String::new();
+    for DeletionFailure {
+        repository,
+        what,
+        error,
+    } in failures
+    {
+        let what = what.as_deref().map(|what| format!(" {what}"));
+        let what = what.unwrap_or_default();
+        out.push_str(&format!("stays: {repository}{what}: {error}\n"));
+    }
+    let verb = if *dry_run { "would remove" } else { "removed" };
+    for DeletedItem {
+        repository,
+        tag,
+        digest,
+    } in named.iter().take(LINES_MAX)
+    {
+        match tag {
+            Some(tag) => out.push_str(&format!("{verb} {repository}:{tag} ({digest})\n")),
+            None => out.push_str(&format!("{verb} {repository}@{digest}\n")),
+        }
+    }
+    let more = (tags + manifests).saturating_sub(named.len().min(LINES_MAX) as u64);
+    if more > 0 {
+        out.push_str(&format!("{verb} {more} more\n"));
+    }
+    let count = |n: u64, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    out.push_str(&format!(
+        "{verb} {} and {} of {}",
+        count(*tags, "tag", "tags"),
+        count(*manifests, "manifest", "manifests"),
+        count(*repositories, "repository", "repositories"),
+    ));
+    if let Some(bytes) = freed_bytes {
+        let bytes = table::bytes(*bytes);
+        out.push_str(&format!(
+            "; nothing else shares {bytes}, which become free after {free_from}"
+        ));
+    }
+    out.push('\n');
+    table::write(&out)
+}
+
+/// Asks a person.
+fn confirm() -> anyhow::Result<()> {
+    eprint!("Do that? [y/N] ");
     std::io::stderr().flush().context("ask")?;
     let mut answer = String::new();
     std::io::stdin()
@@ -171,22 +249,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_are_repositories_tags_or_digests() {
-        fn check(text: &str, expected: Option<(&str, Option<&str>)>) {
+    fn targets_are_repositories_tags_digests_or_globs() {
+        /// Whether it is one thing that goes without a question.
+        fn check(text: &str, expected: Option<(&str, Which, bool)>) {
             let parsed = text.parse::<Target>().ok();
             let shown = parsed.map(|target| {
-                let reference = target.reference.map(|reference| reference.to_string());
-                (target.repository.to_string(), reference)
+                let one = target.is_one();
+                (target.repository, target.which, one)
             });
-            let expected = expected.map(|(repository, reference)| {
-                (repository.to_owned(), reference.map(str::to_owned))
-            });
+            let expected =
+                expected.map(|(repository, which, one)| (repository.to_owned(), which, one));
             assert_eq!(shown, expected, "{text}");
         }
-        let digest = Digest::sha256(b"").to_string();
-        check("vi/debian", Some(("vi/debian", None)));
-        check("vi/debian:12", Some(("vi/debian", Some("12"))));
-        check(&format!("a@{digest}"), Some(("a", Some(&digest))));
+        let digest = Digest::sha256(b"");
+        let tag = |tag: &str| Which::Tag(tag.to_owned());
+        check("vi/debian", Some(("vi/debian", Which::Whole, false)));
+        check("vi/debian:12", Some(("vi/debian", tag("12"), true)));
+        check("vi/debian:1*", Some(("vi/debian", tag("1*"), false)));
+        check("vi/*:12", Some(("vi/*", tag("12"), false)));
+        check("vi/test-*", Some(("vi/test-*", Which::Whole, false)));
+        check("**", Some(("**", Which::Whole, false)));
+        let by_digest = Some(("a", Which::Digest(digest), true));
+        check(&format!("a@{digest}"), by_digest);
+        check(&format!("*@{digest}"), None);
         check("a:", None);
         check("a@", None);
         check("a@sha256:00", None);
@@ -194,5 +279,6 @@ mod tests {
         check(":12", None);
         check("", None);
         check("localhost:5000/a", None);
+        check("localhost:5000/*", None);
     }
 }

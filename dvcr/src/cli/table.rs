@@ -37,7 +37,8 @@ pub(super) fn print_json(document: &impl serde::Serialize) -> anyhow::Result<()>
     write(&out)
 }
 
-fn write(text: &str) -> anyhow::Result<()> {
+/// Prints a text.
+pub(super) fn write(text: &str) -> anyhow::Result<()> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .context("print answer")

@@ -19,7 +19,7 @@ use crate::{
         IngestState,
         pace::Pace,
         pack::RECORD_HEADER_LEN,
-        recipe::{Piece, RecipePart},
+        recipe::{PART_PIECES_MAX, Piece, RecipePart},
     },
 };
 
@@ -62,6 +62,15 @@ pub(super) async fn each(
 /// Calls `visit` with every chunk that an upload session or a recipe refers to, as often as it does.
 pub(super) async fn references(
     source: Source<'_>,
+    visit: impl FnMut(&ChunkId),
+) -> Result<(), MetaError> {
+    references_without(source, |_| false, visit).await
+}
+
+/// The same without the recipes that `skip` names.
+async fn references_without(
+    source: Source<'_>,
+    skip: impl Fn(u64) -> bool,
     mut visit: impl FnMut(&ChunkId),
 ) -> Result<(), MetaError> {
     let mut pieces = |part: &RecipePart| {
@@ -82,12 +91,91 @@ pub(super) async fn references(
     })
     .await?;
     each(source, key::recipes(), LONG_ROWS, |key, row| {
-        if key::is_recipe_part(key) {
+        if key::is_recipe_part(key) && !key::recipe_of(key).is_some_and(&skip) {
             pieces(&RecipePart::decode(key, row)?);
         }
         Ok(())
     })
     .await
+}
+
+/// Bytes that the chunks of some recipes take in packs which nothing else refers to, neither another recipe nor an upload session.
+/// `recipes` are ids and numbers of parts.
+///
+/// Reads all recipes once for each 4 million chunks (256 GiB of data) that these refer to, and the rows of the chunks that count.
+pub(super) async fn exclusive_bytes(
+    source: Source<'_>,
+    recipes: &BTreeMap<u64, u32>,
+) -> Result<u64, MetaError> {
+    let meta = source.meta;
+    let parts: usize = recipes.values().map(|parts| *parts as usize).sum();
+    let bits = bits_for(parts * PART_PIECES_MAX);
+    let mut bytes = 0;
+    for slice in 0..1u64 << bits {
+        let within = |id: &ChunkId| bits == 0 || prefix(id) >> (64 - bits) == slice;
+        let mut ids_in_slice = Ids::default();
+        for (recipe, parts) in recipes {
+            for part in 0..*parts {
+                let ids = chunks_of_part(meta, *recipe, part).await?;
+                for id in ids.iter().filter(|id| within(id)) {
+                    ids_in_slice.insert(prefix(id));
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        ids_in_slice.compact();
+        let mut settled = vec![false; ids_in_slice.numbers.len()];
+        let skip = |recipe| recipes.contains_key(&recipe);
+        references_without(source, skip, |id| {
+            if let Some(at) = ids_in_slice.position(prefix(id)) {
+                settled[at] = true;
+            }
+        })
+        .await?;
+        for (recipe, parts) in recipes {
+            for part in 0..*parts {
+                let ids = chunks_of_part(meta, *recipe, part).await?;
+                // Each chunk once, however often it is used.
+                let mut counts = |id: &ChunkId| {
+                    ids_in_slice
+                        .position(prefix(id))
+                        .is_some_and(|at| within(id) && !std::mem::replace(&mut settled[at], true))
+                };
+                let keys: Vec<Key> = ids.iter().filter(|id| counts(id)).map(key::chunk).collect();
+                for (key, row) in keys.iter().zip(meta.get(&keys).await?) {
+                    if let Some(row) = row {
+                        let chunk = ChunkRecord::decode(key, &row)?;
+                        bytes += u64::from(chunk.stored_len) + RECORD_HEADER_LEN as u64;
+                    }
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(bytes)
+}
+
+/// The chunks of a part of a recipe; none if it has gone meanwhile.
+async fn chunks_of_part(
+    meta: &dyn MetaStore,
+    recipe: u64,
+    part: u32,
+) -> Result<Vec<ChunkId>, MetaError> {
+    let key = key::recipe(recipe, part);
+    let Some(row) = meta.get_one(&key).await? else {
+        return Ok(Vec::new());
+    };
+    let pieces = RecipePart::decode(&key, &row)?.pieces.into_iter();
+    let chunk = |piece| match piece {
+        Piece::Chunk { id, .. } => Some(id),
+        _ => None,
+    };
+    Ok(pieces.filter_map(chunk).collect())
+}
+
+/// Ids are hashes: each of 2^bits parts holds about as many, and none more than fit into memory.
+fn bits_for(entries: usize) -> u32 {
+    (entries / IDS_MAX).checked_ilog2().map_or(0, |log| log + 1)
 }
 
 /// Every sealed and condemned pack, with how much of it lives. An estimate while uploads run: they make more of it live.
@@ -109,8 +197,7 @@ pub(super) async fn facts(source: Source<'_>) -> Result<Vec<PackFacts>, MetaErro
         Ok(())
     })
     .await?;
-    // Ids are hashes: each of 2^bits parts holds about as many.
-    let bits = (entries / IDS_MAX).checked_ilog2().map_or(0, |log| log + 1);
+    let bits = bits_for(entries);
     for part in 0..1u64 << bits {
         let mut ids = Ids::default();
         references(source, |id| {
@@ -191,6 +278,10 @@ impl Ids {
     }
 
     fn contains(&self, number: u64) -> bool {
-        self.numbers.binary_search(&number).is_ok()
+        self.position(number).is_some()
+    }
+
+    fn position(&self, number: u64) -> Option<usize> {
+        self.numbers.binary_search(&number).ok()
     }
 }

@@ -8,10 +8,12 @@
 //! **Invariant:** a committed manifest always reads back in full.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    collections::BTreeMap,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 
 mod mark;
@@ -118,7 +120,12 @@ pub struct GarbageCollector {
     pins: Arc<pins::Pins>,
     /// Collections that wait, go on and have ended.
     runs: run::Runs,
+    /// What makes garbage of what is to go by itself.
+    before: OnceLock<Before>,
 }
+
+/// Something done at the begin of each collection. It tells its errors itself.
+pub type Before = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl GarbageCollector {
     /// A collector for this store. Reviews of what is deleted are put off for `grace`.
@@ -140,7 +147,13 @@ impl GarbageCollector {
             sweeping: Mutex::new(()),
             pins: Arc::default(),
             runs: run::Runs::default(),
+            before: OnceLock::new(),
         }
+    }
+
+    /// Has something done at the begin of each collection from now on; the first call counts.
+    pub fn set_before(&self, before: Before) {
+        let _: Result<(), Before> = self.before.set(before);
     }
 
     /// Keeps a blob of this server until the pin is dropped, if it is there when the pin is had.
@@ -174,6 +187,15 @@ impl GarbageCollector {
         let rows = self.meta.scan(&due, 1).await?;
         let review = rows.first().and_then(|(row, _)| key::review_of(row));
         Ok(review.map(|review| review.due_ms))
+    }
+
+    /// Bytes that the chunks of some recipes take in packs which nothing else refers to. `recipes` are ids and numbers of parts.
+    /// Reads all recipes, once for each 4 million chunks that these refer to.
+    pub(crate) async fn exclusive_bytes(
+        &self,
+        recipes: &BTreeMap<u64, u32>,
+    ) -> Result<u64, MetaError> {
+        mark::exclusive_bytes(self.source(), recipes).await
     }
 
     /// What a sweep would do now, were it to begin: packs that are being written would be sealed first.

@@ -13,7 +13,7 @@ use crate::{
     meta::{
         Check, Commit, Key, MetaError, MetaStore, Txn, key,
         key::Review,
-        record::{self, BlobBody, BlobRecord, HoldRecord, Record},
+        record::{self, BlobBody, BlobRecord, HoldRecord, Record, UntaggedRecord},
     },
     store::StoreError,
 };
@@ -122,7 +122,7 @@ impl GarbageCollector {
                 next,
                 removal: _removal,
             } = if review.manifest {
-                self.manifest_step(&review)
+                self.manifest_step(&review).await?
             } else {
                 self.blob_step(&review).await?
             };
@@ -145,17 +145,34 @@ impl GarbageCollector {
         Ok(total)
     }
 
-    /// Manifests stay until somebody deletes them.
-    fn manifest_step(&self, review: &Review) -> Step<'_> {
+    /// Earlier versions asked for reviews of manifests; retention knows them by another row.
+    async fn manifest_step(&self, review: &Review) -> Result<Step<'_>, StoreError> {
         if review.due_ms > self.clock.now_ms() {
-            return Step::later();
+            return Ok(Step::later());
         }
-        Step {
-            txn: Txn::default(),
+        let Review {
+            repository, digest, ..
+        } = review;
+        let keys = [
+            key::manifest(repository, digest),
+            key::untagged(repository, digest),
+        ];
+        let mut txn = Txn::default();
+        if let [Some(_), None] = self.meta.get(&keys).await?[..] {
+            let [manifest, untagged] = keys;
+            let row = UntaggedRecord {
+                since_ms: review.due_ms,
+                let_go: false,
+            };
+            txn.checks = vec![Check::Present(manifest), Check::Absent(untagged.clone())];
+            txn.puts = vec![(untagged, row.encode())];
+        }
+        Ok(Step {
+            txn,
             done: Reviewed::default(),
             next: Next::Over,
             removal: None,
-        }
+        })
     }
 
     async fn blob_step(&self, review: &Review) -> Result<Step<'_>, StoreError> {

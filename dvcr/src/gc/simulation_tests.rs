@@ -30,6 +30,10 @@ use crate::{
     store::{StoreOptions, pack::RECORD_HEADER_LEN},
 };
 
+mod keeper;
+
+use keeper::Keeper;
+
 const WHO: Principal = Principal::Anonymous;
 const MINUTE_MS: u64 = 60_000;
 
@@ -154,6 +158,7 @@ impl Machine {
         let options = RegistryOptions {
             gc,
             grace: Duration::ZERO,
+            retention: vec![keeper::rule()],
             ..RegistryOptions::default()
         };
         Ok(Server {
@@ -427,13 +432,25 @@ impl Client {
 }
 
 /// Clients at work while garbage is collected and time goes by.
-async fn everybody(server: &Server, clients: &mut [Client], dice: &mut Dice) {
+async fn everybody(
+    server: &Server,
+    clients: &mut [Client],
+    keeper: Option<&mut Keeper>,
+    dice: &mut Dice,
+) {
     let power = server.machine.packs.power();
     let clients = future::join_all(clients.iter_mut().map(|client| async {
         if let Err(error) = client.work(server).await {
             assert!(power.is_off(), "{}: {error:?}", client.repository);
         }
     }));
+    let keeper = async {
+        if let Some(keeper) = keeper
+            && let Err(error) = keeper.work(server).await
+        {
+            assert!(power.is_off(), "keeper: {error:?}");
+        }
+    };
     let collector = async {
         loop {
             if let Err(error) = server.registry.gc().collect(false).await {
@@ -458,7 +475,7 @@ async fn everybody(server: &Server, clients: &mut [Client], dice: &mut Dice) {
         }
     };
     tokio::select! {
-        _ = clients => {}
+        _ = future::join(clients, keeper) => {}
         () = collector => {}
         () = time => {}
         // The runtime's clock jumps when nobody can go on.
@@ -478,12 +495,13 @@ async fn simulate(seed: u64) {
         machine.packs.say_short();
     }
     let mut clients: Vec<_> = (0..CLIENTS).map(|n| Client::new(seed, n)).collect();
+    let mut keeper = Keeper::new(seed);
     for _ in 0..3 {
         if dice.one_in(2) {
             machine.packs.power().fail_at_sync(1 + dice.below(80));
         }
         match machine.boot().await {
-            Ok(server) => everybody(&server, &mut clients, &mut dice).await,
+            Ok(server) => everybody(&server, &mut clients, Some(&mut keeper), &mut dice).await,
             Err(error) => assert!(machine.packs.power().is_off(), "boot: {error:?}"),
         }
         // Also where the power stayed: a server that is killed.
@@ -497,10 +515,11 @@ async fn simulate(seed: u64) {
         for client in &mut clients {
             client.check(&server).await;
         }
+        keeper.check(&server).await;
     }
-    // In the end nothing is stored but what is needed.
+    // In the end nothing is stored but what is needed. A tag, what it named, what that listed go one after the other.
     let server = machine.boot().await.unwrap();
-    for _ in 0..2 {
+    for _ in 0..5 {
         machine.clock.advance_ms(10 * 24 * 60 * MINUTE_MS);
         server.registry.expire_uploads().await.unwrap();
         server.registry.gc().collect(false).await.unwrap();
@@ -508,8 +527,12 @@ async fn simulate(seed: u64) {
     for client in &mut clients {
         client.check(&server).await;
     }
+    let mut needed = keeper.check(&server).await;
+    for client in &clients {
+        needed.extend(client.manifests.values().cloned());
+    }
     server.registry.store().close().await.unwrap();
-    assert_no_waste(&machine, &clients).await;
+    assert_no_waste(&machine, &needed).await;
 }
 
 /// Bytes of packs change while clients push, garbage is collected and a scrub never rests. What reads reads right, and once
@@ -536,7 +559,7 @@ async fn simulate_damage(seed: u64) {
             }
         };
         tokio::select! {
-            () = everybody(&server, &mut clients, &mut dice) => {}
+            () = everybody(&server, &mut clients, None, &mut dice) => {}
             () = scrub => {}
         }
         // The server is killed.
@@ -569,7 +592,7 @@ async fn simulate_damage(seed: u64) {
 }
 
 /// A fresh store with the same content takes as much, but for headers and footers of a few packs.
-async fn assert_no_waste(machine: &Machine, clients: &[Client]) {
+async fn assert_no_waste(machine: &Machine, manifests: &[Bytes]) {
     let fresh = Machine {
         meta: Arc::default(),
         packs: Arc::new(CrashBackend::new(&Power::new())),
@@ -578,8 +601,7 @@ async fn assert_no_waste(machine: &Machine, clients: &[Client]) {
     let server = fresh.boot().await.unwrap();
     for data in DISKS.iter() {
         let digest = Digest::sha256(data);
-        let needed = clients.iter().flat_map(|client| client.manifests.values());
-        if needed.clone().any(|manifest| {
+        if manifests.iter().any(|manifest| {
             let manifest = Manifest::parse(None, manifest).unwrap();
             manifest.blobs().any(|blob| blob.digest == digest)
         }) {

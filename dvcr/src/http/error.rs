@@ -286,7 +286,7 @@ impl Answer {
         use RegistryError as E;
         use StatusCode as S;
         match error {
-            E::NameUnknown => Self::new(S::NOT_FOUND, ErrorCode::NameUnknown, error),
+            E::NameUnknown(_) => Self::new(S::NOT_FOUND, ErrorCode::NameUnknown, error),
             E::BlobUnknown(_) => Self::new(S::NOT_FOUND, ErrorCode::BlobUnknown, error),
             E::ManifestUnknown(_) => Self::new(S::NOT_FOUND, ErrorCode::ManifestUnknown, error),
             E::ManifestBlobUnknown(_) => {
@@ -320,6 +320,9 @@ impl Answer {
             // only. Reading stays possible, which `Allow` says.
             E::InUse(_) => Self::new(S::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, error)
                 .with(header::ALLOW, HeaderValue::from_static("GET, HEAD")),
+            // The code that the specification registers for it, and Docker Hub's. Others answer 412 (Harbor), for which no request
+            // header gave a condition, or 400 TAG_INVALID (ECR), though nothing is wrong with the tag. No client tries it again.
+            E::TagImmutable { .. } => Self::new(S::FORBIDDEN, ErrorCode::Denied, error),
             // Not 404: it should be there.
             E::Damaged(_) => Self::ours(S::INTERNAL_SERVER_ERROR, UNKNOWN, &error.to_string()),
             E::Invalid(_) => Self::new(S::BAD_REQUEST, ErrorCode::Unsupported, error),

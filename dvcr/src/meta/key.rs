@@ -41,6 +41,7 @@ const FINDING: u8 = 17;
 const SCRUB: u8 = 18;
 const USAGE: u8 = 19;
 const GC_RUN: u8 = 20;
+const UNTAGGED: u8 = 21;
 
 fn key(space: u8, fields: &[&[u8]]) -> Key {
     let mut key = Vec::with_capacity(1 + fields.iter().map(|f| f.len()).sum::<usize>());
@@ -328,7 +329,7 @@ pub fn review_blob(due_ms: u64, repository: &RepositoryName, digest: &Digest) ->
     )
 }
 
-/// A manifest of a repository to be looked at again at `due_ms`.
+/// A manifest of a repository to be looked at again at `due_ms`. No longer written: [`untagged`] took its place.
 #[must_use]
 pub fn review_manifest(due_ms: u64, repository: &RepositoryName, digest: &Digest) -> Key {
     key(
@@ -393,6 +394,36 @@ pub fn repository(name: &str) -> Key {
 #[must_use]
 pub fn repositories() -> KeyRange {
     prefix(vec![REPOSITORY])
+}
+
+/// A manifest that perhaps nothing needs any more.
+#[must_use]
+pub fn untagged(repository: &RepositoryName, digest: &Digest) -> Key {
+    key(
+        UNTAGGED,
+        &[repository.as_str().as_bytes(), &[0], &digest.to_key()],
+    )
+}
+
+/// All manifests of all repositories that perhaps nothing needs any more.
+#[must_use]
+pub fn all_untagged() -> KeyRange {
+    prefix(vec![UNTAGGED])
+}
+
+/// All manifests of a repository that perhaps nothing needs any more.
+#[must_use]
+pub fn untagged_in(repository: &RepositoryName) -> KeyRange {
+    prefix(key(UNTAGGED, &[repository.as_str().as_bytes(), &[0]]))
+}
+
+/// Repository and manifest of a row among [`all_untagged`].
+#[must_use]
+pub fn untagged_of(key: &[u8]) -> Option<(RepositoryName, Digest)> {
+    let rest = key.strip_prefix(&[UNTAGGED])?;
+    let end = rest.iter().position(|byte| *byte == 0)?;
+    let repository = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    Some((repository, Digest::from_key(&rest[end + 1..]).ok()?))
 }
 
 /// The next free number of a sequence.

@@ -249,8 +249,8 @@ pub struct TagRecord {
     pub digest: Digest,
     /// When the tag came to be, milliseconds since 1970.
     pub created_ms: u64,
-    /// When it last moved, milliseconds since 1970.
-    pub moved_ms: u64,
+    /// When a push last named it, whether or not that moved it; milliseconds since 1970.
+    pub pushed_ms: u64,
 }
 
 impl Record for TagRecord {
@@ -258,7 +258,7 @@ impl Record for TagRecord {
         Writer::new(VERSION)
             .digest(&self.digest)
             .u64(self.created_ms)
-            .u64(self.moved_ms)
+            .u64(self.pushed_ms)
             .finish()
     }
 
@@ -267,7 +267,40 @@ impl Record for TagRecord {
         let record = Self {
             digest: r.digest()?,
             created_ms: r.u64()?,
-            moved_ms: r.u64()?,
+            pushed_ms: r.u64()?,
+        };
+        r.end()?;
+        Ok(record)
+    }
+}
+
+/// A manifest that perhaps nothing needs any more: it was pushed without a tag, lost one, or lost what listed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UntaggedRecord {
+    /// Since when, or when somebody last asked for it by its digest; milliseconds since 1970.
+    pub since_ms: u64,
+    /// Whether it is to go once the lease is over, whatever the retention rules say of untagged manifests: its last tag, or
+    /// what listed it, was removed with everything that hangs on it.
+    pub let_go: bool,
+}
+
+impl Record for UntaggedRecord {
+    fn encode(&self) -> Value {
+        Writer::new(VERSION)
+            .u64(self.since_ms)
+            .u8(u8::from(self.let_go))
+            .finish()
+    }
+
+    fn parse(bytes: &Bytes) -> Decoded<Self> {
+        let mut r = Reader::new(bytes, VERSION)?;
+        let record = Self {
+            since_ms: r.u64()?,
+            let_go: match r.u8()? {
+                0 => false,
+                1 => true,
+                _ => return Err("0 or 1"),
+            },
         };
         r.end()?;
         Ok(record)
@@ -561,8 +594,14 @@ mod tests {
         check(TagRecord {
             digest,
             created_ms: 1,
-            moved_ms: 2,
+            pushed_ms: 2,
         });
+        for let_go in [false, true] {
+            check(UntaggedRecord {
+                since_ms: 1,
+                let_go,
+            });
+        }
         check(RepositoryRecord { created_ms: 1 });
         check(UploadRecord {
             repository: "a".into(),

@@ -157,6 +157,16 @@ impl Collector for StorageCollector {
                 get(&checkpoints.failed),
             ),
             (
+                "retention_removed_tags",
+                "Tags that retention rules removed",
+                get(&self.registry.retention_stats().tags),
+            ),
+            (
+                "retention_removed_manifests",
+                "Manifests that nothing needed any more and that retention removed",
+                get(&self.registry.retention_stats().manifests),
+            ),
+            (
                 "gc_failures",
                 "Collections that ended with an error",
                 get(&gc.failures),

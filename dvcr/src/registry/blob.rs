@@ -146,30 +146,8 @@ impl Registry {
         digest: &Digest,
     ) -> Result<(), RegistryError> {
         policy::authorize(who, Some(repository), Action::Delete)?;
-        let inner = &self.0;
-        let keep_referred = sparse_of(&inner.options.sparse, repository) != Sparse::All;
-        inner
-            .transact(|| async {
-                inner.held(repository, digest).await?;
-                let mut checks = vec![Check::Present(key::hold(repository, digest))];
-                if keep_referred {
-                    checks.push(inner.unreferred(repository, digest).await?);
-                }
-                let txn = Txn {
-                    checks,
-                    puts: vec![(
-                        key::review_blob(inner.grace_end_ms(), repository, digest),
-                        record::mark(),
-                    )],
-                    deletes: vec![
-                        key::hold(repository, digest),
-                        key::held_by(digest, repository),
-                    ],
-                };
-                Ok((txn, ()))
-            })
-            .await?;
-        inner.drop_repository_if_empty(repository).await
+        self.0.unlink_blob(repository, digest).await?;
+        self.0.drop_repository_if_empty(repository).await
     }
 
     /// Makes a blob of another repository part of this one; of any that the principal may read where none is named.
@@ -225,6 +203,35 @@ impl Inner {
             )),
             _ => Err(RegistryError::BlobUnknown(*digest)),
         }
+    }
+
+    /// Takes a blob away from a repository, unless a manifest there needs it.
+    pub(super) async fn unlink_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), RegistryError> {
+        let keep_referred = sparse_of(&self.options.sparse, repository) != Sparse::All;
+        self.transact(|| async {
+            self.held(repository, digest).await?;
+            let mut checks = vec![Check::Present(key::hold(repository, digest))];
+            if keep_referred {
+                checks.push(self.unreferred(repository, digest).await?);
+            }
+            let txn = Txn {
+                checks,
+                puts: vec![(
+                    key::review_blob(self.grace_end_ms(), repository, digest),
+                    record::mark(),
+                )],
+                deletes: vec![
+                    key::hold(repository, digest),
+                    key::held_by(digest, repository),
+                ],
+            };
+            Ok((txn, ()))
+        })
+        .await
     }
 
     /// Starts the lease anew where it is more than half over, also where a manifest keeps the blob: that manifest may go

@@ -141,7 +141,7 @@ impl Registry {
         if self.0.repository_exists(name).await? {
             Ok(())
         } else {
-            Err(RegistryError::NameUnknown)
+            Err(RegistryError::NameUnknown(name.clone()))
         }
     }
 }

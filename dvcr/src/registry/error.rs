@@ -1,6 +1,6 @@
 //! What can go wrong in a use case, sorted by what the caller does about it. HTTP-agnostic.
 
-use dvcr_core::oci::{Digest, ManifestError};
+use dvcr_core::oci::{Digest, ManifestError, RepositoryName};
 
 use crate::{meta::MetaError, store::StoreError};
 
@@ -8,8 +8,8 @@ use crate::{meta::MetaError, store::StoreError};
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The repository does not exist, or the principal may not know that it does.
-    #[error("repository not known to registry")]
-    NameUnknown,
+    #[error("repository {0} not known to registry")]
+    NameUnknown(RepositoryName),
     /// No such blob in this repository.
     #[error("blob {0} not known to this repository")]
     BlobUnknown(Digest),
@@ -72,6 +72,18 @@ pub enum RegistryError {
     /// What cannot be removed while a manifest of the repository refers to it.
     #[error("a manifest of this repository refers to {0}; delete that first")]
     InUse(Digest),
+    /// An immutable tag would have been moved or deleted.
+    #[error("tag {tag} of {repository} is immutable and names {digest}: it cannot be {refused}")]
+    TagImmutable {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: String,
+        /// The manifest that it names.
+        digest: Digest,
+        /// What was refused: it cannot be ...
+        refused: &'static str,
+    },
     /// A part of the blob is known to be damaged.
     #[error(
         "blob {0} is damaged on this server; pushing it again heals it, and a range of it may still be read"

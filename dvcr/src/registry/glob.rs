@@ -1,4 +1,4 @@
-//! Globs over repository names.
+//! Globs over repository names and tags.
 
 /// Whether the glob fits the whole name: `*` stands for any part of a path segment, `**` for any number of segments or parts
 /// of them, anything else for itself.
@@ -27,6 +27,24 @@ pub(crate) fn glob_fits(glob: &str, name: &str) -> bool {
         }
     }
     reached[name.len()]
+}
+
+/// The default of rules about tags.
+pub(super) fn every_tag() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+/// What is wrong with a list of globs called `key`, for people.
+pub(super) fn globs_fault(key: &str, globs: &[String]) -> Option<String> {
+    if globs.is_empty() {
+        Some(format!(
+            "{key} must name at least one glob; leave it out for all tags"
+        ))
+    } else if globs.iter().any(String::is_empty) {
+        Some(format!("{key} has an empty glob"))
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]

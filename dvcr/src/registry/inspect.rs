@@ -31,8 +31,8 @@ pub struct TagEntry {
     pub digest: Digest,
     /// When it came to be, milliseconds since 1970.
     pub created_ms: u64,
-    /// When it last moved, milliseconds since 1970.
-    pub moved_ms: u64,
+    /// When a push last named it, milliseconds since 1970.
+    pub pushed_ms: u64,
     /// The manifest; none where it went while the list was made.
     pub manifest: Option<ManifestEntry>,
 }
@@ -119,7 +119,7 @@ impl Registry {
                 tag,
                 digest: row.digest,
                 created_ms: row.created_ms,
-                moved_ms: row.moved_ms,
+                pushed_ms: row.pushed_ms,
             });
         }
         let more = tags.more;
@@ -137,7 +137,7 @@ impl Registry {
         policy::authorize(who, Some(repository), Action::Pull)?;
         let inner = &self.0;
         if !inner.repository_exists(repository).await? {
-            return Err(RegistryError::NameUnknown);
+            return Err(RegistryError::NameUnknown(repository.clone()));
         }
         let all = key::manifests(repository);
         let mut range = match after {

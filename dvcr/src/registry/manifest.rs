@@ -7,15 +7,13 @@ use dvcr_core::oci::{Descriptor, Digest, Manifest, ManifestKind, Reference, Repo
 
 use super::{
     Inner, Principal, Registry, RegistryError,
+    immutable::{TagLock, lock_of},
     policy::{self, Action, Sparse, sparse_of},
 };
 use crate::meta::{
     Check, Txn, key,
     record::{self, ManifestRecord, Record as _, TagRecord},
 };
-
-/// Rows of one manifest handled in a transaction: its tags, when it is deleted. More are deleted in further ones.
-const TAGS_PAGE: usize = 1000;
 
 /// A manifest as it was pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +80,7 @@ impl Registry {
         })
     }
 
-    /// A manifest by tag or digest.
+    /// A manifest by tag or digest. By digest, an untagged one is as if it had become untagged only now.
     pub async fn manifest_get(
         &self,
         who: &Principal,
@@ -101,10 +99,24 @@ impl Registry {
                 row.ok_or_else(unknown)?.digest
             }
         };
-        let row: Option<ManifestRecord> = inner
-            .get_record(&key::manifest(repository, &digest))
-            .await?;
-        let row = row.ok_or_else(unknown)?;
+        let keys = [
+            key::manifest(repository, &digest),
+            key::untagged(repository, &digest),
+        ];
+        let row = loop {
+            let mut rows = inner.meta.get(&keys).await?.into_iter();
+            let row = rows.next().flatten().ok_or_else(unknown)?;
+            match (reference, rows.next().flatten()) {
+                // Who asks by digest may refer to it next, as to a blob after HEAD.
+                (Reference::Digest(_), Some(untagged)) => {
+                    if inner.renew_untagged(repository, &digest, untagged).await? {
+                        break row;
+                    }
+                }
+                _ => break row,
+            }
+        };
+        let row = ManifestRecord::decode(&keys[0], &row)?;
         Ok(StoredManifest {
             digest,
             media_type: row.media_type,
@@ -124,25 +136,13 @@ impl Registry {
         let inner = &self.0;
         match reference {
             Reference::Tag(tag) => {
+                inner.remove_tag(repository, tag, inner.stays()).await?;
+            }
+            Reference::Digest(digest) => {
                 inner
-                    .transact(|| async {
-                        let key = key::tag(repository, tag.as_str());
-                        let value = inner.get(&key).await?;
-                        let value =
-                            value.ok_or_else(|| RegistryError::ManifestUnknown(tag.to_string()))?;
-                        let old = TagRecord::decode(&key, &value)?;
-                        let review =
-                            key::review_manifest(inner.grace_end_ms(), repository, &old.digest);
-                        let txn = Txn {
-                            checks: vec![Check::Exact(key.clone(), value)],
-                            puts: vec![(review, record::mark())],
-                            deletes: vec![key, key::tagged(repository, &old.digest, tag)],
-                        };
-                        Ok((txn, ()))
-                    })
+                    .remove_manifest(repository, digest, inner.stays())
                     .await?;
             }
-            Reference::Digest(digest) => while inner.delete_step(repository, digest).await? {},
         }
         inner.drop_repository_if_empty(repository).await
     }
@@ -207,12 +207,14 @@ impl Inner {
             self.plan_tag(who, repository, digest, tag, &mut txn)
                 .await?;
         }
+        let untagged = key::untagged(repository, digest);
         if tags.is_empty() {
-            let due = self.lease_end_ms();
-            txn.puts.push((
-                key::review_manifest(due, repository, digest),
-                record::mark(),
-            ));
+            txn.puts.push((untagged, self.stays().encode()));
+        } else {
+            txn.deletes.push(untagged);
+        }
+        for child in &manifest.children {
+            txn.deletes.push(key::untagged(repository, &child.digest));
         }
         self.ensure_repository(repository, &mut txn).await?;
         Ok(txn)
@@ -231,7 +233,7 @@ impl Inner {
         let mut row = TagRecord {
             digest: *digest,
             created_ms: now,
-            moved_ms: now,
+            pushed_ms: now,
         };
         match self.get(&tag_key).await? {
             None => {
@@ -241,16 +243,21 @@ impl Inner {
             Some(value) => {
                 let old = TagRecord::decode(&tag_key, &value)?;
                 txn.checks.push(Check::Exact(tag_key.clone(), value));
-                if old.digest == *digest {
-                    return Ok(());
-                }
-                policy::authorize(who, Some(repository), Action::TagOverwrite)?;
                 row.created_ms = old.created_ms;
-                txn.deletes.push(key::tagged(repository, &old.digest, tag));
-                txn.puts.push((
-                    key::review_manifest(self.grace_end_ms(), repository, &old.digest),
-                    record::mark(),
-                ));
+                if old.digest != *digest {
+                    policy::authorize(who, Some(repository), Action::TagOverwrite)?;
+                    if lock_of(&self.options.immutable, repository, tag.as_str()) > TagLock::Open {
+                        return Err(RegistryError::TagImmutable {
+                            repository: repository.clone(),
+                            tag: tag.to_string(),
+                            digest: old.digest,
+                            refused: "moved to another manifest",
+                        });
+                    }
+                    txn.deletes.push(key::tagged(repository, &old.digest, tag));
+                    let left = key::untagged(repository, &old.digest);
+                    txn.puts.push((left, self.stays().encode()));
+                }
             }
         }
         txn.puts.push((tag_key, row.encode()));
@@ -271,76 +278,6 @@ impl Inner {
         } else {
             Err(RegistryError::InUse(*digest))
         }
-    }
-
-    /// Deletes a manifest with its tags, or a page of its tags; returns whether there is more to do.
-    async fn delete_step(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<bool, RegistryError> {
-        self.transact(|| async {
-            let due = self.grace_end_ms();
-            let manifest_key = key::manifest(repository, digest);
-            let value = self.get(&manifest_key).await?;
-            let value = value.ok_or_else(|| RegistryError::ManifestUnknown(digest.to_string()))?;
-            let row = ManifestRecord::decode(&manifest_key, &value)?;
-            let mut txn = Txn {
-                checks: vec![Check::Present(manifest_key.clone())],
-                ..Txn::default()
-            };
-            if sparse_of(&self.options.sparse, repository) == Sparse::None {
-                txn.checks.push(self.unreferred(repository, digest).await?);
-            }
-            let tags_of = key::tags_of(repository, digest);
-            let tagged = self.meta.scan(&tags_of, TAGS_PAGE).await?;
-            for (tagged_key, _) in &tagged {
-                let tag =
-                    String::from_utf8_lossy(key::last_field(&tags_of, tagged_key)).into_owned();
-                let tag_key = key::tag(repository, &tag);
-                if let Some(value) = self.get(&tag_key).await?
-                    && TagRecord::decode(&tag_key, &value)?.digest == *digest
-                {
-                    txn.checks.push(Check::Exact(tag_key.clone(), value));
-                    txn.deletes.push(tag_key);
-                }
-                txn.deletes.push(tagged_key.clone());
-            }
-            if let Some((last, _)) = tagged.last() {
-                if tagged.len() == TAGS_PAGE {
-                    return Ok((txn, true));
-                }
-                txn.checks
-                    .push(Check::EmptyRange(key::after(tags_of, last)));
-            } else {
-                txn.checks.push(Check::EmptyRange(tags_of));
-            }
-            // It parsed when it was pushed.
-            let manifest = Manifest::parse(Some(&row.media_type), &row.bytes)?;
-            for child in manifest.blobs() {
-                txn.deletes
-                    .push(key::edge(&child.digest, repository, digest));
-                txn.puts.push((
-                    key::review_blob(due, repository, &child.digest),
-                    record::mark(),
-                ));
-            }
-            for child in &manifest.children {
-                txn.deletes
-                    .push(key::edge(&child.digest, repository, digest));
-                txn.puts.push((
-                    key::review_manifest(due, repository, &child.digest),
-                    record::mark(),
-                ));
-            }
-            if let Some(subject) = row.subject {
-                txn.deletes
-                    .push(key::referrer(repository, &subject, digest));
-            }
-            txn.deletes.push(manifest_key);
-            Ok((txn, false))
-        })
-        .await
     }
 }
 

@@ -14,17 +14,21 @@ mod body;
 mod checkpoint;
 #[cfg(test)]
 mod crash_tests;
+pub mod deletion;
 mod error;
 #[cfg(test)]
 mod fault_tests;
 pub mod gc;
 pub(crate) mod glob;
+pub mod immutable;
 mod inspect;
 mod manifest;
 pub mod policy;
 mod principal;
 mod referrer;
+mod removal;
 mod repository;
+pub mod retention;
 mod scrub;
 mod session;
 mod stats;
@@ -62,7 +66,9 @@ use crate::{
     },
     store::Store,
 };
+use immutable::ImmutableRule;
 use policy::SparseRule;
+use retention::{RetentionRule, RetentionStats};
 use session::Sessions;
 
 /// Times a transaction is tried again because another request changed the same rows: each time somebody else got on.
@@ -85,6 +91,10 @@ pub struct RegistryOptions {
     pub scrub_bytes_per_hour: u64,
     /// Which repositories may hold manifests with missing children; the first rule that fits decides.
     pub sparse: Vec<SparseRule>,
+    /// Which tags may not be moved or deleted; the strictest rule that fits decides.
+    pub immutable: Vec<ImmutableRule>,
+    /// Which tags and manifests go by themselves; the first rule that fits a repository decides.
+    pub retention: Vec<RetentionRule>,
 }
 
 impl Default for RegistryOptions {
@@ -97,6 +107,8 @@ impl Default for RegistryOptions {
             gc: GcOptions::default(),
             scrub_bytes_per_hour: 1536 << 20,
             sparse: Vec::new(),
+            immutable: Vec::new(),
+            retention: Vec::new(),
         }
     }
 }
@@ -112,6 +124,7 @@ struct Inner {
     options: RegistryOptions,
     sessions: Sessions,
     gc: Arc<GarbageCollector>,
+    retained: RetentionStats,
     scrubber: Arc<Scrubber>,
     /// None where there is no directory for them.
     checkpoints: OnceLock<Arc<Checkpoints>>,
@@ -151,17 +164,29 @@ impl Registry {
             options.gc,
             options.grace,
         );
-        Self(Arc::new(Inner {
+        let registry = Self(Arc::new(Inner {
             meta,
             store,
             clock,
             options,
             sessions,
             gc: Arc::new(gc),
+            retained: RetentionStats::default(),
             scrubber: Arc::new(scrubber),
             checkpoints: OnceLock::new(),
             last_sample_ms: AtomicU64::new(0),
-        }))
+        }));
+        // Weak: the collector is a part of the registry.
+        let inner = Arc::downgrade(&registry.0);
+        registry.0.gc.set_before(Box::new(move || {
+            let registry = inner.upgrade().map(Registry);
+            Box::pin(async move {
+                if let Some(registry) = registry {
+                    registry.retain_or_log().await;
+                }
+            })
+        }));
+        registry
     }
 
     /// The same registry, which takes checkpoints when it is asked to. What was set first stays.

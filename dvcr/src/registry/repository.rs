@@ -101,7 +101,7 @@ impl Registry {
         let inner = &self.0;
         let row: Option<RepositoryRecord> =
             inner.get_record(&key::repository(name.as_str())).await?;
-        let row = row.ok_or(RegistryError::NameUnknown)?;
+        let row = row.ok_or_else(|| RegistryError::NameUnknown(name.clone()))?;
         let mut detail = RepositoryDetail {
             entry: RepositoryEntry {
                 name: name.clone(),

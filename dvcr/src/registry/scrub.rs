@@ -89,7 +89,7 @@ impl Registry {
         if let Some(name) = &repository
             && !self.0.repository_exists(name).await?
         {
-            return Err(RegistryError::NameUnknown);
+            return Err(RegistryError::NameUnknown(name.clone()));
         }
         if repository.is_none() {
             // What is being written now is read, too.

@@ -100,7 +100,7 @@ impl Registry {
             return Ok(stats);
         };
         if !inner.repository_exists(name).await? {
-            return Err(RegistryError::NameUnknown);
+            return Err(RegistryError::NameUnknown(name.clone()));
         }
         let Measured {
             mut stats,

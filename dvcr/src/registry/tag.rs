@@ -19,7 +19,7 @@ impl Registry {
     ) -> Result<Page<Tag>, RegistryError> {
         policy::authorize(who, Some(repository), Action::Pull)?;
         if !self.0.repository_exists(repository).await? {
-            return Err(RegistryError::NameUnknown);
+            return Err(RegistryError::NameUnknown(repository.clone()));
         }
         let last = last.map(|last| key::tag(repository, last));
         self.0
@@ -44,7 +44,7 @@ impl Registry {
 
 impl Inner {
     /// The names that end the keys of a range.
-    async fn names<T: std::str::FromStr>(
+    pub(super) async fn names<T: std::str::FromStr>(
         &self,
         all: KeyRange,
         last: Option<Vec<u8>>,

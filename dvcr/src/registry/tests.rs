@@ -123,6 +123,34 @@ pub(crate) fn disk(seed: u64, len: usize) -> Bytes {
     data.into()
 }
 
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// An image that differs from others by a number.
+pub(crate) fn numbered(number: u32) -> Bytes {
+    let text = String::from_utf8(image(&[]).to_vec()).unwrap();
+    let rest = text.strip_prefix('{').unwrap();
+    format!(r#"{{"annotations":{{"number":"{number}"}},{rest}"#).into()
+}
+
+/// An index that lists these manifests.
+pub(crate) fn index(children: &[Digest]) -> Bytes {
+    let children: Vec<_> = children
+        .iter()
+        .map(|digest| serde_json::json!({"mediaType": MANIFEST, "digest": digest.to_string(), "size": 7}))
+        .collect();
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": children});
+    index.to_string().into()
+}
+
+/// A manifest about another one.
+pub(crate) fn about(subject: Digest, number: u32) -> Bytes {
+    let mut manifest: serde_json::Value = serde_json::from_slice(&numbered(number)).unwrap();
+    manifest["subject"] =
+        serde_json::json!({"mediaType": MANIFEST, "digest": subject.to_string(), "size": 7});
+    manifest.to_string().into()
+}
+
 #[tokio::test]
 async fn blobs_of_every_length_read_back() {
     let bench = Bench::new().await;
@@ -405,7 +433,10 @@ async fn a_repository_that_lost_its_last_manifest_is_there_until_its_last_blob_g
     assert!(tags.items.is_empty());
     registry.blob_delete(&WHO, &name, &config).await.unwrap();
     let tags = registry.tags(&WHO, &name, None, 10).await;
-    assert!(matches!(tags, Err(RegistryError::NameUnknown)), "{tags:?}");
+    assert!(
+        matches!(tags, Err(RegistryError::NameUnknown(_))),
+        "{tags:?}"
+    );
 }
 
 #[tokio::test]

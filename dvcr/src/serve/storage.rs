@@ -77,6 +77,8 @@ impl Storage {
             upload_expiry: settings.upload_expiry.0,
             scrub_bytes_per_hour: settings.scrub.bytes_per_hour.0,
             sparse: settings.sparse.clone(),
+            immutable: settings.immutable.clone(),
+            retention: settings.retention.clone(),
             ..RegistryOptions::default()
         };
         let checkpoints = Arc::new(Checkpoints::new(

@@ -19,7 +19,7 @@ use dvcr_core::oci::MANIFEST_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 pub use self::units::{Bytes, Time};
-use crate::registry::policy::SparseRule;
+use crate::registry::{immutable::ImmutableRule, policy::SparseRule, retention::RetentionRule};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,11 @@ pub struct Settings {
     /// Which manifests may refer to content that their repository does not hold; the first rule that matches decides.
     /// Default: none may. `DVCR_SPARSE` and `--sparse` set one rule for all repositories.
     pub sparse: Vec<SparseRule>,
+    /// Which tags may not be moved to another manifest, nor be deleted unless a rule says so; the strictest rule that fits decides.
+    /// Default: none.
+    pub immutable: Vec<ImmutableRule>,
+    /// Which tags and untagged manifests go by themselves; the first rule that fits a repository decides. Default: none do.
+    pub retention: Vec<RetentionRule>,
     /// Garbage collection.
     pub gc: GcSettings,
     /// Snapshots of the metadata beside the packs.
@@ -228,6 +233,8 @@ impl Default for Settings {
             lease: Time::hours(1),
             drain: Time::seconds(30),
             sparse: Vec::new(),
+            immutable: Vec::new(),
+            retention: Vec::new(),
             gc: GcSettings::default(),
             checkpoint: CheckpointSettings::default(),
             scrub: ScrubSettings::default(),
@@ -266,7 +273,7 @@ impl Default for LogSettings {
 }
 
 /// Every key that a variable or `--set` can name, in the order of the file.
-pub const KEYS: [&str; 34] = [
+pub const KEYS: [&str; 36] = [
     "listen",
     "data",
     "allow_anonymous",
@@ -279,6 +286,8 @@ pub const KEYS: [&str; 34] = [
     "lease",
     "drain",
     "sparse",
+    "immutable",
+    "retention",
     "gc.interval",
     "gc.grace",
     "gc.unused_percent",
@@ -340,6 +349,14 @@ pub enum SettingsError {
     /// Values that cannot work, each in one line.
     #[error("{}", .0.join("\n"))]
     Invalid(Vec<String>),
+}
+
+/// A list as it would stand in the file.
+fn list(text: &str) -> Option<toml::Value> {
+    let mut table: toml::Table = toml::from_str(&format!("list = {text}")).ok()?;
+    let list = table.remove("list")?;
+    // Text with line ends could say more than one thing.
+    (table.is_empty() && list.is_array()).then_some(list)
 }
 
 /// The variable of a key.
@@ -421,15 +438,17 @@ impl Settings {
                 .as_table_mut()
                 .expect("the settings' dotted keys are of sections")
         };
-        let value = match section.get(name) {
-            Some(toml::Value::Integer(_)) => {
-                text.trim()
+        let value =
+            match section.get(name) {
+                Some(toml::Value::Array(_)) => list(text)
+                    .ok_or_else(|| failed(format!("{text:?} is no TOML list of rules")))?,
+                Some(toml::Value::Integer(_)) => text
+                    .trim()
                     .parse::<i64>()
                     .map(toml::Value::Integer)
-                    .map_err(|_| failed(format!("{text:?} is no whole number")))?
-            }
-            _ => toml::Value::String(text.to_owned()),
-        };
+                    .map_err(|_| failed(format!("{text:?} is no whole number")))?,
+                _ => toml::Value::String(text.to_owned()),
+            };
         section.insert(name.to_owned(), value);
         table
             .try_into()
@@ -462,6 +481,8 @@ impl Settings {
             lease,
             drain,
             sparse,
+            immutable,
+            retention,
             gc,
             checkpoint,
             scrub,
@@ -597,6 +618,17 @@ impl Settings {
                     .0
                     .push("sparse.repository must be a glob such as ** or mirror/**".to_owned());
             }
+        }
+        for (no, rule) in immutable.iter().enumerate() {
+            let fault = rule
+                .fault()
+                .map(|fault| format!("immutable[{no}]: {fault}"));
+            faults.0.extend(fault);
+        }
+        for (no, rule) in retention.iter().enumerate() {
+            let fault = rule.fault(lease.0);
+            let fault = fault.map(|fault| format!("retention[{no}]: {fault}"));
+            faults.0.extend(fault);
         }
         let TlsSettings { certificate, key } = tls;
         if certificate.is_some() != key.is_some() {

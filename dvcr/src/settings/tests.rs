@@ -101,6 +101,11 @@ fn every_key_can_be_set() {
         ("lease", "90m"),
         ("drain", "0s"),
         ("sparse", "index"),
+        ("immutable", r#"[{ repository = "cvi/**", tags = ["v*"] }]"#),
+        (
+            "retention",
+            r#"[{ repository = "**", untagged_after = "24h", keep = [{ last = 3 }] }]"#,
+        ),
         ("gc.interval", "1m"),
         ("gc.grace", "0s"),
         ("gc.unused_percent", "5"),

@@ -216,7 +216,7 @@ impl Import<'_> {
                 return self.at_random(&input.image, len, dir.path());
             }
         }
-        let len = remote.len();
+        let len = remote.length();
         if resumable {
             let kept = Received::open(remote, dir.path(), self.options.work_bytes_max);
             let kept = kept.map_err(in_dir)?;

@@ -95,11 +95,14 @@ impl Destination {
         let written = self.write(content, compression, threads, &mut out);
         let sent = out.finish();
         // A registry that fails makes writing fail: its error says why.
-        let (mut upload, layer) = match (sent, written) {
-            (Ok(upload), Ok(layer)) => (upload, layer),
-            (Ok(_) | Err(Error::Source(_)), Err(error)) => return Err(error),
+        let mut upload = match (sent, written.as_ref()) {
+            (Err(Error::Source(_)), Err(_)) | (Ok(_), Err(_)) => {
+                return Err(written.expect_err("it was just looked at"));
+            }
             (Err(error), _) => return Err(error.into()),
+            (Ok(upload), Ok(_)) => upload,
         };
+        let layer = written?;
         runtime.block_on(upload.finish(&layer.digest))?;
         forget(dir);
         let sent = layer.len - begun.min(layer.len);

@@ -24,6 +24,7 @@ const PAGE: &str = "Page_";
     tags(
         (name = "repositories", description = "What is stored, by name"),
         (name = "usage", description = "What is stored, by size"),
+        (name = "retention", description = "What goes by itself, and what never does"),
         (name = "uploads", description = "What is on its way"),
         (name = "gc", description = "Garbage collection"),
         (name = "scrub", description = "Is what is stored still what was written?"),

@@ -12,6 +12,7 @@
 
 mod blob;
 mod checkpoint;
+mod deletion;
 mod docs;
 mod document;
 mod extract;
@@ -20,6 +21,7 @@ mod manifest;
 mod page;
 mod problem;
 mod repository;
+mod retention;
 mod scrub;
 mod server;
 mod stats;
@@ -55,6 +57,8 @@ fn routes() -> OpenApiRouter<App> {
         .merge(usage::routes())
         .merge(blob::routes())
         .merge(upload::routes())
+        .merge(deletion::routes())
+        .merge(retention::routes())
         .merge(gc::routes())
         .merge(scrub::routes())
         .merge(checkpoint::routes())

@@ -41,14 +41,14 @@ fn wire(entry: TagEntry) -> Tag {
         tag,
         digest,
         created_ms,
-        moved_ms,
+        pushed_ms,
         manifest,
     } = entry;
     Tag {
         name: tag.to_string(),
         digest: digest.to_string(),
         created_at: Timestamp(created_ms),
-        moved_at: Timestamp(moved_ms),
+        pushed_at: Timestamp(pushed_ms),
         manifest: manifest.map(manifest::wire),
     }
 }

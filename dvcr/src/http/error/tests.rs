@@ -2,7 +2,10 @@
 
 use std::io;
 
-use dvcr_core::{chunk::ChunkId, oci::Digest};
+use dvcr_core::{
+    chunk::ChunkId,
+    oci::{Digest, RepositoryName},
+};
 
 use super::*;
 use crate::backend::PackId;
@@ -34,7 +37,19 @@ fn check(cause: impl Into<Cause>, status: u16, code: &str) -> Answer {
 fn every_failure_of_a_use_case_has_a_row() {
     use RegistryError as E;
     let digest = Digest::sha256(b"");
-    check(E::NameUnknown, 404, "NAME_UNKNOWN");
+    let repository: RepositoryName = "vi/debian".parse().unwrap();
+    let unknown = check(E::NameUnknown(repository.clone()), 404, "NAME_UNKNOWN");
+    assert!(unknown.message.contains("vi/debian"), "{unknown:?}");
+    let tag = "12".to_owned();
+    let refused = "moved to another manifest";
+    let immutable = E::TagImmutable {
+        repository,
+        tag,
+        digest,
+        refused,
+    };
+    let immutable = check(immutable, 403, "DENIED");
+    assert!(immutable.message.contains("immutable"), "{immutable:?}");
     check(E::BlobUnknown(digest), 404, "BLOB_UNKNOWN");
     check(E::ManifestUnknown("latest".into()), 404, "MANIFEST_UNKNOWN");
     check(E::ManifestBlobUnknown(digest), 400, "MANIFEST_BLOB_UNKNOWN");

@@ -1,0 +1,141 @@
+//! `dvcr retention`.
+
+use std::{io::Read as _, path::PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use dvcr_openapi::{RetentionItem, RetentionPlanRequest, RetentionRules, all};
+
+use super::{ServerArgs, table};
+
+pub(super) const EXAMPLES: &str = "Examples:
+  dvcr retention rules                              the rules in force, as TOML
+  dvcr retention test                               what the next round keeps and removes, and by which rule
+  dvcr retention test --repository 'vi/**' --rules new.toml
+                                                    what rules would do that are not in force yet
+
+docs/retention.md says what rules mean. Nothing of this changes anything.";
+
+/// Longest file of rules, as of settings.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+#[derive(Debug, Args)]
+pub(super) struct RetentionArgs {
+    #[command(subcommand)]
+    command: RetentionCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RetentionCommand {
+    /// Show the rules in force.
+    Rules {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Show for each tag, and each manifest that nothing needs, whether it stays and why.
+    Test {
+        /// Only repositories that this glob fits.
+        #[arg(long, value_name = "GLOB")]
+        repository: Option<String>,
+        /// A TOML file with [[retention]] and [[immutable]] to try instead of the rules in force. A whole settings file will do.
+        #[arg(long, value_name = "FILE")]
+        rules: Option<PathBuf>,
+        /// Only what would go.
+        #[arg(long)]
+        removed: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+pub(super) async fn run(args: RetentionArgs) -> anyhow::Result<()> {
+    match args.command {
+        RetentionCommand::Rules { server } => rules(&server).await,
+        RetentionCommand::Test {
+            repository,
+            rules,
+            removed,
+            server,
+        } => {
+            let rules = rules.map(|path| read(&path)).transpose()?;
+            let request = RetentionPlanRequest { repository, rules };
+            test(&server, &request, removed).await
+        }
+    }
+}
+
+async fn rules(server: &ServerArgs) -> anyhow::Result<()> {
+    let rules = server.client()?.retention_rules().await?;
+    if server.json {
+        return table::print_json(&rules);
+    }
+    table::write(&toml::to_string_pretty(&rules).context("write the rules")?)
+}
+
+/// The rules of a file; other settings in it do not matter here.
+fn read(path: &std::path::Path) -> anyhow::Result<RetentionRules> {
+    let context = || format!("read rules from {}", path.display());
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .with_context(context)?
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .with_context(context)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        bail!("{} is longer than {FILE_BYTES_MAX} bytes", path.display());
+    }
+    let rules: RetentionRules = toml::from_str(&text).with_context(context)?;
+    if rules == RetentionRules::default() {
+        bail!(
+            "{} has neither [[retention]] nor [[immutable]]: with it nothing would go",
+            path.display()
+        );
+    }
+    Ok(rules)
+}
+
+async fn test(
+    server: &ServerArgs,
+    request: &RetentionPlanRequest,
+    removed: bool,
+) -> anyhow::Result<()> {
+    let client = server.client()?;
+    let mut items = all(async |page| client.retention_plan(request, &page).await).await?;
+    let kept = items.iter().filter(|item| item.kept).count();
+    let gone = items.len() - kept;
+    items.retain(|item| !removed || !item.kept);
+    if server.json {
+        return table::print_json(&items);
+    }
+    let mut rows = table::table(&["REPOSITORY", "TAG", "VERDICT", "SINCE", "REASON"]);
+    rows.add_rows(items.iter().map(row));
+    table::print(&rows)?;
+    println!("{kept} stay, {gone} go");
+    Ok(())
+}
+
+fn row(item: &RetentionItem) -> [String; 5] {
+    let RetentionItem {
+        repository,
+        tag,
+        digest,
+        since,
+        kept,
+        due_at,
+        rule: _,
+        reason,
+    } = item;
+    let verdict = match (kept, due_at) {
+        (true, None) => "stays".to_owned(),
+        (true, Some(due)) => format!("stays until {due}"),
+        (false, _) => "goes".to_owned(),
+    };
+    let name = tag.clone().unwrap_or_else(|| format!("@{digest}"));
+    [
+        repository.clone(),
+        name,
+        verdict,
+        since.to_string(),
+        reason.clone(),
+    ]
+}
