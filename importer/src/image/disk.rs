@@ -40,7 +40,6 @@ pub struct Source {
 
 /// A disk, in one of the two ways to read it.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Disk {
     /// At random, everything verified.
     Image(DiskImage),
