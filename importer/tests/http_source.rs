@@ -86,7 +86,7 @@ fn every_manner_gives_the_same_file() {
                 assert_eq!(received.load(Ordering::Relaxed), 0);
                 assert_eq!(remote.ranged().is_some(), ranges == Ranges::Honest);
                 let len = (ranges == Ranges::Honest || length).then_some(LEN as u64);
-                assert_eq!(remote.len(), len, "{manners:?}");
+                assert_eq!(remote.length(), len, "{manners:?}");
             }
         }
     }

@@ -142,7 +142,7 @@ fn s3() {
 
     put("a b/disk.img", file.clone(), false);
     let remote = open("s3://bucket/a%20b/disk.img", &with_keys).unwrap();
-    assert_eq!(remote.len(), Some(file.len() as u64));
+    assert_eq!(remote.length(), Some(file.len() as u64));
     let mut found = vec![];
     let mut stream = remote.stream(0, blake3::Hasher::new());
     stream.read_to_end(&mut found).unwrap();

@@ -124,7 +124,7 @@ pub struct Import<'a> {
 
 impl Import<'_> {
     /// Imports. What an interrupted try has kept is used, and kept again if this one is interrupted; it is removed when the import
-    /// succeeds, or failed in a way that another try would not mend.
+    /// succeeds, or failed because of its source in a way that another try would not mend.
     pub fn run(&self, from: Origin) -> Result<Imported, ImportError> {
         let place = match &from {
             Origin::Server(fetch) => fetch.address(),
@@ -144,6 +144,7 @@ impl Import<'_> {
             path: parent.clone(),
             error,
         };
+        self.destination.check(self.runtime, self.stop())?;
         let dir = WorkDir::open(parent, &name).map_err(failed)?;
         let result = match from {
             Origin::Server(fetch) => self.server(fetch, &dir),
@@ -163,6 +164,8 @@ impl Import<'_> {
         };
         let over = match &result {
             Ok(_) => true,
+            // Whoever mends what the registry does not like need not fetch everything again.
+            Err(ImportError::Push(_)) => false,
             Err(error) => error.verdict() == Verdict::Final,
         };
         if over {
@@ -213,7 +216,7 @@ impl Import<'_> {
                 return self.at_random(&input.image, len, dir.path());
             }
         }
-        let len = remote.len();
+        let len = remote.length();
         if resumable {
             let kept = Received::open(remote, dir.path(), self.options.work_bytes_max);
             let kept = kept.map_err(in_dir)?;

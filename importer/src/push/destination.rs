@@ -69,6 +69,16 @@ pub struct Sent {
 pub type Report = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl Destination {
+    /// Whether we may push there, found out before anything is received for it.
+    pub fn check(&self, runtime: &Handle, stop: &CancellationToken) -> Result<(), PushError> {
+        let asking = async {
+            let upload = self.repository.upload(Algorithm::Sha256).await?;
+            upload.cancel().await;
+            Ok::<_, Error>(())
+        };
+        stoppable(runtime, stop, asking)
+    }
+
     /// Reads a disk that can be read twice and sends its layer while it is made. `dir`, if given, remembers the session, so that another
     /// process with the same disk goes on with it.
     pub fn stream(
@@ -87,7 +97,7 @@ impl Destination {
         // A registry that fails makes writing fail: its error says why.
         let mut upload = match (sent, written.as_ref()) {
             (Err(Error::Source(_)), Err(_)) | (Ok(_), Err(_)) => {
-                return Err(written.err().expect("it was just looked at"));
+                return Err(written.expect_err("it was just looked at"));
             }
             (Err(error), _) => return Err(error.into()),
             (Ok(upload), Ok(_)) => upload,

@@ -56,6 +56,7 @@ pub struct Http {
     url: Url,
     credentials: Option<(String, String)>,
     headers: HeaderMap,
+    insecure: bool,
     stall: Duration,
     /// Ranges are not asked for, or not any more.
     no_ranges: AtomicBool,
@@ -115,6 +116,7 @@ impl Http {
             url,
             credentials: options.credentials.or(in_url),
             headers: options.headers,
+            insecure: options.insecure,
             stall: options.stall.unwrap_or(STALL),
             no_ranges: AtomicBool::new(options.no_ranges),
             resolved: Mutex::default(),
@@ -141,12 +143,18 @@ impl Http {
             let (true, Some(target)) = (status.is_redirection(), target) else {
                 return Ok((url, response));
             };
+            let secure = url.scheme() == "https" && !self.insecure;
             let target = target.to_str().ok().and_then(|text| url.join(text).ok());
             url = target
                 .filter(|url| matches!(url.scheme(), "http" | "https"))
                 .ok_or_else(|| {
                     FetchError::Final("the server redirects to no web address".to_owned())
                 })?;
+            if secure && url.scheme() == "http" {
+                let reason = "the server redirects from https to http, where anybody may change the file: \
+                              if that is meant, give the http address, and a checksum";
+                return Err(FetchError::Final(reason.to_owned()));
+            }
         }
         Err(FetchError::Final(format!(
             "more than {REDIRECTS_MAX} redirects"

@@ -115,7 +115,7 @@ impl Remote {
     }
 
     /// Length of the file, if the server knows it.
-    pub fn len(&self) -> Option<u64> {
+    pub fn length(&self) -> Option<u64> {
         self.link.version.len
     }
 
@@ -139,7 +139,7 @@ impl Remote {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let len = self.len().filter(|_| link.ranges);
+        let len = self.length().filter(|_| link.ranges);
         let ahead = if len.is_some() { 1 } else { CHUNKS_AHEAD };
         let (sender, receiver) = mpsc::channel(ahead);
         let task = link.runtime.clone().spawn(async move {
