@@ -56,7 +56,7 @@ fn contents(bench: &Bench, source: Source) -> Result<Vec<u8>, String> {
         }
         Disk::Stream(stream) => {
             let target = target(stream.virtual_len()).unwrap();
-            populate_stream(*stream, &target, options, &progress).map_err(|error| chain(&error))?;
+            populate_stream(stream, &target, options, &progress).map_err(|error| chain(&error))?;
         }
     }
     Ok(fs::read(path).unwrap())

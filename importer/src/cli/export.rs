@@ -73,7 +73,7 @@ impl ExportArgs {
                 }
             },
             Disk::Stream(stream) => {
-                dvcr_importer::export::export_stream(*stream, &mut output, cancel, &progress)
+                dvcr_importer::export::export_stream(stream, &mut output, cancel, &progress)
             }
         };
         drop(bar);

@@ -299,7 +299,7 @@ impl OriginArgs {
             match DiskStream::unverified(stream)? {
                 Ok(stream) => {
                     return Ok(Opened {
-                        disk: Disk::Stream(Box::new(stream)),
+                        disk: Disk::Stream(stream),
                         identity: None,
                         image: None,
                         spooled: None,

@@ -147,7 +147,7 @@ impl PopulateArgs {
                         let len = stream.virtual_len();
                         let target = RawTarget::open(&place, len, self.raw_options(false))?;
                         let options = self.options(None, cancel);
-                        let result = populate_stream(*stream, &target, options, &progress);
+                        let result = populate_stream(stream, &target, options, &progress);
                         discard_if_wrong(&place, result)?
                     }
                 };

@@ -44,7 +44,7 @@ pub enum Disk {
     /// At random, everything verified.
     Image(DiskImage),
     /// Once, from start to end; verified only at its end.
-    Stream(Box<DiskStream>),
+    Stream(DiskStream),
 }
 
 impl Image {
@@ -185,7 +185,7 @@ fn open(
     let format = detect(stream.head(), None).map_err(crate::input::InputError::from)?;
     if streams && format.is_sequential() {
         let stream = DiskStream::new(format, stream, len, Some(verdict));
-        return Ok((Disk::Stream(Box::new(stream)), None));
+        return Ok((Disk::Stream(stream), None));
     }
     let input = Input::spool(stream, spool)?;
     verdict.check()?;
