@@ -41,7 +41,7 @@ use crate::{
     },
     store::{
         PackContents,
-        pack::{BlobHead, Entry, RecordId, open_record},
+        pack::{BlobHead, Entry, RECORD_HEADER_LEN, RecordId, open_record},
         read_contents,
         recipe::{Piece, RecipePart},
     },
@@ -227,13 +227,19 @@ impl Rebuild {
     async fn take_records(&mut self, pack: PackId, entries: &[Entry]) -> Result<(), RepairError> {
         // What was put before may be looked up.
         self.flush().await?;
-        let chunks: Vec<(ChunkId, ChunkRecord)> = entries
-            .iter()
-            .filter_map(|entry| match entry.header.id() {
-                RecordId::Chunk(id) => Some((id, location(pack, entry))),
-                _ => None,
-            })
-            .collect();
+        let (packs, listed) = (Arc::clone(&self.packs), entries.to_vec());
+        let chunks: Vec<(ChunkId, ChunkRecord)> = blocking::run(move || {
+            let there = listed
+                .iter()
+                .filter(|entry| !is_released(&*packs, pack, entry));
+            there
+                .filter_map(|entry| match entry.header.id() {
+                    RecordId::Chunk(id) => Some((id, location(pack, entry))),
+                    _ => None,
+                })
+                .collect()
+        })
+        .await;
         let keys: Vec<Key> = chunks.iter().map(|(id, _)| key::chunk(id)).collect();
         let known = self.meta.get(&keys).await?;
         let mut seen = HashSet::new();
@@ -737,6 +743,13 @@ impl Rebuild {
         }
         self.flush().await
     }
+}
+
+/// Whether garbage collection on a full device has given back the room of a record that nobody needed. No row may lead there:
+/// the next push of its content would rely on it.
+fn is_released(packs: &dyn PackBackend, pack: PackId, entry: &Entry) -> bool {
+    let header = packs.read(pack, u64::from(entry.offset), RECORD_HEADER_LEN);
+    header.is_ok_and(|header| header.iter().all(|byte| *byte == 0))
 }
 
 fn location(pack: PackId, entry: &Entry) -> ChunkRecord {
