@@ -103,7 +103,7 @@ fn garbage_is_collected_from_the_command_line() {
     let json = |arguments: &[&str]| -> serde_json::Value {
         serde_json::from_str(&succeed(dvcr(&server, arguments))).unwrap()
     };
-    succeed(dvcr(&server, &["rm", "--all", "vi/a", "--yes"]));
+    succeed(dvcr(&server, &["rm", "vi/a:*", "--yes"]));
     let run = json(&["gc", "run", "--wait", "--json"]);
     assert_eq!(run["state"], "done");
     assert_eq!(run["reviewed"]["removed"], 0, "grace: {run}");
