@@ -22,3 +22,5 @@ step cargo deny --offline --locked check bans licenses sources
 step cargo clippy --locked --workspace --all-targets -- -D warnings
 step tools/install.sh clients
 step cargo test --locked --workspace
+# Other seeds than those of every run: power failures and collectors in some thousand orders.
+step env DVCR_SIMULATION_SEEDS=300..1700 cargo test --locked -p dvcr --lib a_committed_manifest_always_reads_back_in_full
