@@ -109,6 +109,7 @@ impl ImportArgs {
                 LayerCompression::None => Compression::None,
             },
             verbatim: self.verbatim,
+            file: self.source_args.file.clone(),
             work_dir: self.work_dir.clone().unwrap_or_else(default_work_dir),
             work_bytes_max: self.work_max,
             threads: thread::available_parallelism().map_or(2, usize::from),

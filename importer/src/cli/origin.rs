@@ -32,7 +32,7 @@ pub(crate) struct OriginArgs {
     /// Image of an index, such as linux/arm64; this machine's if not said
     #[arg(long, value_name = "OS/ARCHITECTURE")]
     platform: Option<Platform>,
-    /// File in the image, or name of the artifact's layer, if it is not the usual one
+    /// File in the image or archive, or name of the artifact's layer, if it is not the usual one
     #[arg(long, value_name = "NAME")]
     file: Option<String>,
     /// User of the registry or web server
@@ -280,7 +280,11 @@ impl OriginArgs {
         if streams && wrapping.is_some_and(|wrapping| wrapping.name() != "tar") {
             return self.open_stream(Reader::new(source), streams);
         }
-        let input = Input::open(source, self.spool())?;
+        let input = Input::open(source, self.file.as_deref(), self.spool())?;
+        let identity = match &self.file {
+            Some(file) => identity.map(|identity| format!("{identity} {file}")),
+            None => identity,
+        };
         Ok(Opened {
             disk: Disk::Image(input.image),
             identity,
@@ -294,7 +298,8 @@ impl OriginArgs {
         stream: impl Read + Send + 'static,
         streams: bool,
     ) -> anyhow::Result<Opened> {
-        let stream = Unwrapped::new(Ahead::new(stream), self.unpacked_max)?;
+        let stream =
+            Unwrapped::choose(Ahead::new(stream), self.unpacked_max, self.file.as_deref())?;
         let stream = if streams {
             match DiskStream::unverified(stream)? {
                 Ok(stream) => {

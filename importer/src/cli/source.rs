@@ -72,7 +72,7 @@ pub(crate) struct SourceArgs {
     #[arg(long, value_name = "OS/ARCHITECTURE")]
     pub(crate) platform: Option<Platform>,
 
-    /// File in the image, if it is not the usual one
+    /// File in the image or archive, if it is not the usual one
     #[arg(long, value_name = "NAME")]
     pub(crate) file: Option<String>,
 

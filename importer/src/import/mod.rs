@@ -91,6 +91,8 @@ pub struct Options {
     pub compression: Compression,
     /// Keep the source as it is, whatever it is.
     pub verbatim: bool,
+    /// Name of the disk in an archive of several. Images have [`Origin::Image::file`].
+    pub file: Option<String>,
     /// Parent of the directories where imports keep what later tries go on with.
     pub work_dir: PathBuf,
     /// Most bytes in such a directory, and of temporary files.
@@ -131,6 +133,10 @@ impl Import<'_> {
             Origin::File(path) => format!("file {}", path.display()),
             Origin::Stream(_) => format!("stream of process {}", std::process::id()),
             Origin::Image { name, file, .. } => format!("image {name} {file:?}"),
+        };
+        let place = match self.member() {
+            Some(file) => format!("{place}, {file}"),
+            None => place,
         };
         let destination = &self.destination.repository;
         let name = format!(
@@ -182,6 +188,10 @@ impl Import<'_> {
         &self.options.remote.stop
     }
 
+    fn member(&self) -> Option<&str> {
+        self.options.file.as_deref()
+    }
+
     fn spool<'b>(&self, dir: &'b Path) -> Spool<'b> {
         Spool {
             dir,
@@ -212,7 +222,7 @@ impl Import<'_> {
             && !self.options.verbatim
         {
             let len = ranged.len();
-            if let Located::Disk(input) = Input::at_random(Arc::new(ranged))? {
+            if let Located::Disk(input) = Input::at_random(Arc::new(ranged), self.member())? {
                 return self.at_random(&input.image, len, dir.path());
             }
         }
@@ -268,7 +278,7 @@ impl Import<'_> {
             stop: self.stop().clone(),
             progress: self.progress.clone(),
         });
-        let input = Input::open(source.clone(), self.spool(dir))?;
+        let input = Input::open(source.clone(), self.member(), self.spool(dir))?;
         let facts = facts(&input.image, len);
         let verbatim = self.options.verbatim.then_some(source);
         self.send_twice_read(&input.image, verbatim, facts)
@@ -345,7 +355,8 @@ impl Import<'_> {
         if self.options.verbatim {
             return self.received(stream, &watch, dir, kept);
         }
-        let mut stream = Unwrapped::new(stream, self.spool(dir).unwrapped_bytes_max)?;
+        let bytes_max = self.spool(dir).unwrapped_bytes_max;
+        let mut stream = Unwrapped::choose(stream, bytes_max, self.member())?;
         let format = detect(stream.head(), None)?;
         if format.is_sequential() {
             return self.sequential(stream, format, &watch, dir);

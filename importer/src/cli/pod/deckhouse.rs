@@ -183,6 +183,7 @@ impl Settings {
             checksums: self.checksums.clone(),
             compression: Compression::Zstd,
             verbatim: false,
+            file: None,
             work_dir: path(&self.environment, "DVCR_WORK_DIR").unwrap_or_else(default_work_dir),
             work_bytes_max: WORK_BYTES_MAX,
             threads: thread::available_parallelism().map_or(2, usize::from),
