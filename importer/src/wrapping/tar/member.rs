@@ -49,8 +49,9 @@ pub fn member(
             .ok_or_else(broken)?;
         at = at.saturating_add(padding);
     }
+    let chosen = chosen.ok_or_else(|| search.absent())?;
     search.check()?;
-    let Some((start, len)) = chosen.ok_or_else(|| search.absent())? else {
+    let Some((start, len)) = chosen else {
         return Ok(None);
     };
     Slice::new(archive.clone(), start, len)
