@@ -83,6 +83,7 @@ impl GarbageCollector {
             let mut facts = mark::facts(self.source()).await?;
             let dead = facts.iter().map(PackFacts::dead_bytes).sum();
             self.stats.dead_bytes.store(dead, Relaxed);
+            self.store.pace().note_dead(dead);
             facts.retain(|pack| !stuck.contains(&pack.pack));
             let plan = plan::plan(facts, &self.options.limits);
             if plan.too_much && !force {
