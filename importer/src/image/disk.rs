@@ -122,7 +122,7 @@ impl Image {
         streams: bool,
     ) -> Result<Source, ImageError> {
         let layer = self.artifact_layer(file)?;
-        let verified = Verified::new(self.repository.stream(layer)?, layer);
+        let verified = Verified::new(self.repository.stream_from(layer, 0)?, layer);
         let verdict = verified.verdict();
         let stream = Unwrapped::new(verified, spool.unwrapped_bytes_max)?;
         let said = layer.annotations.get(ANNOTATION_DISK_SIZE);
