@@ -78,9 +78,10 @@ impl Image {
         }
     }
 
-    /// The index of an image of our layout.
+    /// The index of an image of our layout, unless it is too large to be held in memory.
     pub fn index(&self) -> Result<Option<Index>, ImageError> {
-        Ok(self.archive()?.map(|archive| archive.index().clone()))
+        let archive = self.archive()?;
+        Ok(archive.and_then(|archive| archive.index().cloned()))
     }
 
     /// The layer of our layout; `None` if it is none, or not what its annotations say.

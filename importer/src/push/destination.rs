@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     image::Image,
-    layout::{Content, LayoutError, write_layer, write_plain},
+    layout::{Content, LayoutError, write_layer_in, write_plain},
     source::retry::SourceError,
 };
 
@@ -110,7 +110,7 @@ impl Destination {
             // Without notes there is nothing that the registry's bytes could be compared with.
             let blocks = Blocks::open(&session.blocks()).ok();
             let mut out = UploadWriter::new(runtime, stop, upload, blocks);
-            let written = self.write(content, compression, threads, &mut out);
+            let written = self.write(content, compression, threads, dir, &mut out);
             let sent = out.finish();
             // A registry that fails makes writing fail: its error says why.
             upload = match (sent, written.as_ref()) {
@@ -150,7 +150,13 @@ impl Destination {
         if known.is_none() {
             return Ok(None);
         }
-        let layer = self.write(content, compression, threads, &mut io::sink())?;
+        let layer = self.write(
+            content,
+            compression,
+            threads,
+            session.dir(),
+            &mut io::sink(),
+        )?;
         Ok((layer.digest == noted).then_some(layer))
     }
 
@@ -174,11 +180,12 @@ impl Destination {
         content: &Content<'_>,
         compression: Compression,
         threads: usize,
+        dir: &Path,
         out: &mut dyn Write,
     ) -> Result<LayerFacts, PushError> {
         Ok(match compression {
             Compression::Zstd => {
-                let layer = write_layer(content, threads, out)?;
+                let layer = write_layer_in(content, threads, dir, out)?;
                 LayerFacts {
                     compression,
                     digest: layer.digest,
