@@ -34,7 +34,7 @@ mod session;
 mod stats;
 mod tag;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod upload;
 mod upload_list;
 mod usage;

@@ -36,6 +36,7 @@ mod zstd_stream;
 
 pub(crate) use contents::{PackContents, read_contents};
 pub use error::StoreError;
+pub(crate) use hasher::Hasher;
 pub use ingest::{
     BLOCK_BYTES, CheckpointRow, FLUSH_BYTES, FLUSH_INTERVAL, Finished, FinishedBody,
     INLINE_BYTES_MAX, Ingest,
