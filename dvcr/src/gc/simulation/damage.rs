@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+
 use super::{CLIENTS, MINUTE_MS, client::Client, everybody, machine::Machine};
-use crate::{simulation::Dice, testing::name};
+use crate::{
+    simulation::{Dice, side_by_side},
+    testing::name,
+};
 
 /// Bytes of packs change while clients push, garbage is collected and a scrub never rests. What reads reads right, and once
 /// everybody has pushed again what they hold, everything reads in full.
@@ -24,10 +29,8 @@ pub(super) async fn simulate(seed: u64) {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::select! {
-            () = everybody(&server, &mut clients, None, &mut dice) => {}
-            () = scrub => {}
-        }
+        let everybody = everybody(&server, &mut clients, None, &mut dice);
+        side_by_side(vec![everybody.boxed_local(), scrub.boxed_local()]).await;
         // The server is killed.
         let packs = machine.packs.reopen(dice.next_u64());
         packs.power().restore();
