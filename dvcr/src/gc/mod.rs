@@ -125,7 +125,7 @@ pub struct GarbageCollector {
 }
 
 /// Something done at the begin of each collection. It tells its errors itself.
-pub type Before = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+pub type Before = Box<dyn Fn(bool) -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl GarbageCollector {
     /// A collector for this store. Reviews of what is deleted are put off for `grace`.
