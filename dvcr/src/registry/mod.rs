@@ -12,6 +12,7 @@ mod blob;
 mod blob_list;
 mod body;
 mod checkpoint;
+mod commit;
 #[cfg(test)]
 mod crash_tests;
 pub mod deletion;
