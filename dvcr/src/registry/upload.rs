@@ -42,7 +42,7 @@ impl Registry {
         policy::authorize(who, Some(repository), Action::Push)?;
         let inner = &self.0;
         inner.sessions.expire(inner.now_ms());
-        let id = SessionId::random()?;
+        let id = SessionId::new(inner.now_ms())?;
         let recipe = inner.store.next_recipe().await?;
         let ingest = IngestState::new(recipe, algorithm.unwrap_or(Algorithm::Sha256));
         let session = inner.session(
