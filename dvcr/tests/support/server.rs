@@ -17,6 +17,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// A running `dvcr serve`, killed when dropped.
 pub(crate) struct Server {
     process: Process,
+    scheme: &'static str,
     address: String,
     directory: Option<tempfile::TempDir>,
 }
@@ -45,15 +46,22 @@ impl Server {
             // The address as it was asked for may be printed as well.
             Some(rest[..end].to_owned()).filter(|address| !address.ends_with(":0"))
         });
-        let client = Client::new(&format!("http://{address}"));
-        process.wait_for(START_LIMIT, |_| {
-            client
-                .send(&Request::new("GET", "/readyz"))
-                .is_ok_and(|response| response.status == 200)
-                .then_some(())
-        });
+        // With TLS the address in the log has to do: the client of these tests speaks none.
+        let tls = settings
+            .iter()
+            .any(|(name, _)| *name == "DVCR_TLS_CERTIFICATE");
+        if !tls {
+            let client = Client::new(&format!("http://{address}"));
+            process.wait_for(START_LIMIT, |_| {
+                client
+                    .send(&Request::new("GET", "/readyz"))
+                    .is_ok_and(|response| response.status == 200)
+                    .then_some(())
+            });
+        }
         Self {
             process,
+            scheme: if tls { "https" } else { "http" },
             address,
             directory: None,
         }
@@ -65,7 +73,7 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// What the server has logged so far.
