@@ -12,8 +12,7 @@ use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Body, Inner, Principal, Registry, RegistryError, SessionId, UploadStatus,
-    millis,
+    Body, Inner, Principal, Registry, RegistryError, SessionId, UploadStatus, millis,
     policy::{self, Action},
     session::{Session, SessionState},
 };
