@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashSet};
 
 use dvcr_core::chunk::ChunkId;
-use tokio::time::Instant;
 
 use super::plan::PackFacts;
 use crate::{
@@ -46,13 +45,13 @@ pub(super) async fn each(
     mut visit: impl FnMut(&Key, &Value) -> Result<(), MetaError>,
 ) -> Result<(), MetaError> {
     let mut pages = Pages::new(meta, range, page);
-    let mut begun = Instant::now();
+    let mut slice = pace.slice();
     while let Some(rows) = pages.next().await? {
         for (key, value) in &rows {
             visit(key, value)?;
         }
-        pace.rest(begun).await;
-        begun = Instant::now();
+        slice.rest().await;
+        slice = pace.slice();
     }
     Ok(())
 }

@@ -5,7 +5,9 @@ use dvcr_core::oci::{Digest, Reference};
 
 use super::*;
 use crate::{
+    meta::record::{PackRecord, PackState, Record as _},
     registry::RegistryOptions,
+    simulation,
     testing::{HOUR_MS, WHO, World, body, config, disk, image, name},
 };
 
@@ -116,6 +118,62 @@ async fn a_blob_that_was_asked_for_outlives_the_manifest_that_kept_it() {
     world.put("a", &image(&[layer, layer])).await;
     world.collect_after(5).await;
     world.pull("a", &data).await.unwrap();
+}
+
+#[tokio::test]
+async fn packs_that_are_held_for_a_backup_stay() {
+    let world = World::new().await;
+    let manifest = world.push("a", &disk(1, 1_000_000)).await;
+    world.delete_manifest("a", manifest).await;
+    let gc = world.registry.gc();
+    gc.hold(world.clock.now_ms() + 5 * HOUR_MS).await.unwrap();
+    let Collected { reviewed, swept } = world.collect_after(4).await;
+    assert!(reviewed.removed > 0, "reviews go on");
+    assert_eq!(swept, Swept::default());
+    let Collected { swept, .. } = world.collect_after(2).await;
+    assert!(swept.packs > 0);
+    assert_eq!(world.stored_bytes(), 0);
+}
+
+#[test]
+fn a_sweep_that_is_cancelled_leaves_nothing_behind() {
+    let mut steps = 0;
+    while !simulation::run(steps, sweep_cancelled_after(steps)) {
+        steps += 3;
+    }
+    assert!(steps > 30, "it was cancelled {steps} times");
+}
+
+/// Cancels a sweep after so many polls; true if it had ended before.
+async fn sweep_cancelled_after(polls: u64) -> bool {
+    let world = World::new().await;
+    let (gone, kept) = (disk(1, 300_000), disk(100, 300_000));
+    let manifest = world.push("a", &gone).await;
+    world.push("a", &kept).await;
+    world.delete_manifest("a", manifest).await;
+    world.clock.advance_ms(2 * HOUR_MS);
+    let gc = world.registry.gc();
+    gc.review(None).await.unwrap();
+    let mut sweep = Box::pin(gc.sweep(true));
+    let mut ended = false;
+    for _ in 0..polls {
+        ended = futures::poll!(&mut sweep).is_ready();
+        if ended {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    drop(sweep);
+    // Not told to: it knows that something is left to do.
+    gc.collect(false).await.unwrap();
+    world.registry.store().close().await.unwrap();
+    for (row, value) in world.meta.scan(&key::packs(), 100).await.unwrap() {
+        let state = PackRecord::decode(&row, &value).unwrap().state;
+        assert_eq!(state, PackState::Sealed, "after {polls} polls");
+    }
+    assert!(world.stored_bytes() < 250_000, "after {polls} polls");
+    world.pull("a", &kept).await.unwrap();
+    ended
 }
 
 #[tokio::test]

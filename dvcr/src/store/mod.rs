@@ -22,6 +22,7 @@ mod hasher;
 mod ids;
 mod ingest;
 mod ingest_state;
+mod joined;
 mod lane;
 pub(crate) mod pace;
 pub mod pack;
@@ -119,6 +120,7 @@ impl Store {
         let stats = Arc::new(StoreStats::default());
         let condemned: Arc<Condemned> = Arc::default();
         let damaged: Arc<Damaged> = Arc::default();
+        let tasks = TaskTracker::new();
         let pack_ids = IdAllocator::new(Arc::clone(&meta), "pack");
         let lanes = Lanes::new(
             Arc::clone(&packs),
@@ -127,6 +129,7 @@ impl Store {
             Arc::clone(&stats),
             Arc::clone(&condemned),
             Arc::clone(&damaged),
+            tasks.clone(),
         );
         let store = Arc::new(Self {
             recipes: IdAllocator::new(Arc::clone(&meta), "recipe"),
@@ -134,7 +137,7 @@ impl Store {
             codecs: Arc::default(),
             memory: Arc::new(Semaphore::new(options.all_upload_blocks)),
             workers: Semaphore::new(options.workers),
-            tasks: TaskTracker::new(),
+            tasks,
             epochs: Arc::default(),
             condemned,
             damaged,

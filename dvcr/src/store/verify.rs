@@ -9,6 +9,7 @@ use super::{
     PackContents, Store, StoreError,
     append::recipe_record,
     compress::Codecs,
+    joined::joined,
     pack::{
         BlobHead, Codec, Entry, PAYLOAD_BYTES_MAX, RECORD_HEADER_LEN, Record, RecordHeader,
         RecordId, open_record,
@@ -238,13 +239,7 @@ impl Store {
             }
             Ok(count)
         });
-        match task.await {
-            Ok(rewritten) => rewritten,
-            Err(error) => Err(StoreError::io(
-                "write recipes anew".into(),
-                io::Error::other(error),
-            )),
-        }
+        joined(task, "write recipes anew").await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Clients, a clock and a collector at once, in an order that the seed says, on packs whose power fails: **a committed manifest
 //! always reads back in full**, and what was deleted costs nothing in the end.
 
+mod backup;
 mod client;
 mod damage;
 mod keeper;
@@ -39,6 +40,7 @@ async fn everybody(
     dice: &mut Dice,
 ) {
     let power = server.machine.packs.power();
+    let backs_up = keeper.is_some() && dice.one_in(4);
     let clients = future::join_all(clients.iter_mut().map(|client| async {
         if let Err(error) = client.work(server).await {
             assert!(power.is_off(), "{}: {error:?}", client.repository);
@@ -60,6 +62,12 @@ async fn everybody(
             tokio::task::yield_now().await;
         }
     };
+    let backup = async {
+        if backs_up && let Err(error) = backup::back_up(server).await {
+            assert!(power.is_off(), "back up: {error:?}");
+        }
+        future::pending::<()>().await;
+    };
     let time = async {
         loop {
             let _nobody_is_at_work = server.at_work.write().await;
@@ -77,6 +85,7 @@ async fn everybody(
     tokio::select! {
         _ = future::join(clients, keeper) => {}
         () = collector => {}
+        () = backup => {}
         () = time => {}
         // The runtime's clock jumps when nobody can go on.
         () = tokio::time::sleep(STUCK) => panic!("everybody waits for somebody else"),

@@ -23,6 +23,8 @@ pub(super) fn try_seeds<F: Future<Output = ()>>(
                     let failed =
                         std::panic::catch_unwind(|| simulation::run(*seed, simulate(*seed)));
                     if let Err(panic) = failed {
+                        // Seeds that have begun end, so that the least of those that fail is told.
+                        next.store(seeds.len() as u64, Relaxed);
                         eprintln!(
                             "seed {seed} fails; try it again with DVCR_SIMULATION_SEEDS={seed}..{}",
                             seed + 1
