@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     meta::{
-        Check, Commit, Txn, key,
+        Commit, Txn, key,
         record::{Record as _, UploadRecord},
     },
     store::{CheckpointRow, Ingest, IngestState},
