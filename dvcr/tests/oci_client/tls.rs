@@ -29,6 +29,10 @@ async fn a_certificate_is_trusted_with_its_ca_and_not_without() {
     let image = Image::new(Algorithm::Sha256, Random::new().bytes(9 << 20));
     image.push(&repository, &[tag("x")]).await.unwrap();
     image.assert_at(&repository, "x").await;
+    // Over HTTP/2 the answer to a HEAD has the length of the blob as that of its body.
+    let layer = &image.blobs[1];
+    let info = repository.blob_info(&layer.digest).await.unwrap();
+    assert_eq!(info.unwrap().size, Some(layer.size));
 
     // Final: it is not asked ten times.
     let error = client(Transport::default())
