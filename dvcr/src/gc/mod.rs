@@ -124,7 +124,7 @@ pub struct GarbageCollector {
     before: OnceLock<Before>,
 }
 
-/// Something done at the begin of each collection. It tells its errors itself.
+/// Something done at the begin of each collection, which hears whether that is one with force. It tells its errors itself.
 pub type Before = Box<dyn Fn(bool) -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl GarbageCollector {
