@@ -53,6 +53,9 @@ pub(crate) struct OriginArgs {
     /// A header for the web server, like `Authorization: Bearer ...`; it goes to no other host
     #[arg(long, value_name = "NAME: VALUE")]
     header: Vec<String>,
+    /// Never ask for ranges: for web servers that answer them wrongly
+    #[arg(long)]
+    no_ranges: bool,
     /// Address of the object store, if it is not the provider's own
     #[arg(long, value_name = "URL", env = "DVCR_S3_ENDPOINT")]
     s3_endpoint: Option<String>,
@@ -331,6 +334,7 @@ impl OriginArgs {
                     headers: headers.map_err(anyhow::Error::msg)?,
                     ca,
                     insecure,
+                    no_ranges: self.no_ranges,
                     ..HttpOptions::default()
                 };
                 let http = Http::new(url.clone(), http)?;
