@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 
 use super::{
     bar::Bar,
+    keep::Keep,
     origin::{Origin, OriginArgs, parse_origin},
     populate::{OutputFormat, canonical, clusters},
 };
@@ -46,7 +47,9 @@ impl ExportArgs {
     /// Runs the command. `cancel` is set when somebody wants it to stop.
     pub(crate) fn run(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
         let streams = self.format == OutputFormat::Raw;
-        let opened = self.origin.open(&self.source, runtime, streams)?;
+        let opened = self
+            .origin
+            .open(&self.source, runtime, streams, &Keep::default())?;
         let stdout = self.output.as_os_str() == "-";
         let mut lock = io::stdout().lock();
         let mut output = if stdout {

@@ -122,7 +122,7 @@ impl ImportArgs {
             runtime,
             progress: &progress,
         };
-        let imported = import.run(from);
+        let imported = import.run(from, std::time::SystemTime::now());
         drop(bar);
         let imported = imported?;
         let seconds = begin.elapsed().as_secs_f64();

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 
 use super::{
+    keep::Keep,
     origin::{Opened, Origin, OriginArgs, parse_origin},
     size::show_size,
 };
@@ -57,7 +58,9 @@ struct ImageInfo {
 impl InspectArgs {
     /// Runs the command.
     pub(crate) fn run(&self, runtime: &Handle) -> anyhow::Result<()> {
-        let opened = self.origin.open(&self.source, runtime, false)?;
+        let opened = self
+            .origin
+            .open(&self.source, runtime, false, &Keep::default())?;
         let Disk::Image(disk) = &opened.disk else {
             bail!("a disk that was not to be a stream is one");
         };

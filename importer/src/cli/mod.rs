@@ -4,6 +4,7 @@ pub(crate) mod bar;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod inspect;
+pub(crate) mod keep;
 pub(crate) mod origin;
 pub(crate) mod outcome;
 pub(crate) mod pod;

@@ -14,17 +14,18 @@ use dvcr_client::{Client, Credentials, DockerConfig, Platform, Reference, Transp
 use dvcr_importer::{
     image::{Disk, DiskStream, Image, LayoutDir, Registry, Repository, Source},
     input::{Input, Spool},
+    kept::Received,
     populate::Ahead,
     source::{
         FileSource, Location, ReadAt, Reader, Remote, RemoteOptions,
         http::{Http, HttpOptions, parse_header},
         object::{Object, ObjectOptions},
     },
-    wrapping::Unwrapped,
+    wrapping::{Unwrapped, Wrapping},
 };
 use tokio::runtime::Handle;
 
-use super::size::parse_size;
+use super::{keep::Keep, size::parse_size};
 
 /// What is said about a source beside its name.
 #[derive(Args, Clone, Debug)]
@@ -121,21 +122,23 @@ pub(crate) struct Opened {
 }
 
 impl OriginArgs {
-    /// Opens a disk. Without `streams` one that could be read once goes to a temporary file.
+    /// Opens a disk. Without `streams` one that could be read once goes to a temporary file. What has to be received from start to
+    /// end is kept as `keep` says.
     pub(crate) fn open(
         &self,
         origin: &Origin,
         runtime: &Handle,
         streams: bool,
+        keep: &Keep,
     ) -> anyhow::Result<Opened> {
         let location = match origin {
             Origin::Image(reference) => {
                 let image = self.image(reference, runtime)?;
-                return self.open_image(image, streams);
+                return self.open_image(image, streams, keep);
             }
             Origin::Layout(dir, tag) => {
                 let image = self.layout(dir, tag.as_deref())?;
-                return self.open_image(image, streams);
+                return self.open_image(image, streams, &Keep::default());
             }
             Origin::Location(location) => location,
             Origin::Blank => bail!("blank: is no image; populate makes blank disks"),
@@ -152,27 +155,29 @@ impl OriginArgs {
                     );
                 }
                 match FileSource::new(file) {
-                    Ok(source) => self.open_source(Arc::new(source), identity, streams),
+                    Ok(source) => self.open_source(Arc::new(source), identity, streams, || None),
                     // A pipe, such as /dev/stdin or what a shell substitutes.
-                    Err(_) => self.open_stream(File::open(path)?, streams),
+                    Err(_) => self.open_stream(File::open(path)?, None, streams),
                 }
             }
-            Location::Stdin => self.open_stream(io::stdin(), streams),
+            Location::Stdin => self.open_stream(io::stdin(), None, streams),
             Location::Http(_) | Location::Object(_) => {
-                let remote = self.remote(location, runtime)?;
+                let remote = Arc::new(self.remote(location, runtime)?);
                 let version = remote.version();
-                let identity = version
-                    .etag
-                    .as_ref()
-                    .map(|etag| format!("{location} {etag}"));
+                let told = version.etag.as_ref().or(version.modified.as_ref());
+                let identity = told.map(|told| format!("{location} {told}"));
                 match remote.ranged() {
-                    Some(ranged) => self.open_source(Arc::new(ranged), identity, streams),
-                    None => self.open_stream(remote.stream(0, Default::default()), streams),
+                    Some(ranged) => self
+                        .open_source(Arc::new(ranged), identity, streams, || keep.remote(&remote)),
+                    None => {
+                        let stream = remote.stream(0, Default::default());
+                        self.open_stream(stream, identity, streams)
+                    }
                 }
             }
             Location::Registry(text) => {
                 let image = self.image(&text.parse()?, runtime)?;
-                self.open_image(image, streams)
+                self.open_image(image, streams, keep)
             }
         }
     }
@@ -254,7 +259,13 @@ impl OriginArgs {
         }
     }
 
-    fn open_image(&self, image: (Image, String), streams: bool) -> anyhow::Result<Opened> {
+    fn open_image(
+        &self,
+        image: (Image, String),
+        streams: bool,
+        keep: &Keep,
+    ) -> anyhow::Result<Opened> {
+        let image = (keep.image(image.0), image.1);
         let opened = image.0.open(self.file.as_deref(), self.spool(), streams);
         let Source {
             disk,
@@ -275,13 +286,19 @@ impl OriginArgs {
         source: Arc<dyn ReadAt>,
         identity: Option<String>,
         streams: bool,
+        kept: impl FnOnce() -> Option<Received>,
     ) -> anyhow::Result<Opened> {
         // What is compressed is a stream, and needs no temporary file if the disk in it can be read once.
         let mut head = vec![0; source.len().min(512) as usize];
         source.read_at(0, &mut head)?;
-        let wrapping = dvcr_importer::wrapping::Wrapping::detect(&head);
-        if streams && wrapping.is_some_and(|wrapping| wrapping.name() != "tar") {
-            return self.open_stream(Reader::new(source), streams);
+        let wrapping = Wrapping::detect(&head);
+        if wrapping.is_some_and(|wrapping| wrapping != Wrapping::Tar) {
+            if let Some(received) = kept() {
+                return self.open_stream(received, identity, streams);
+            }
+            if streams {
+                return self.open_stream(Reader::new(source), identity, streams);
+            }
         }
         let input = Input::open(source, self.spool())?;
         Ok(Opened {
@@ -295,6 +312,7 @@ impl OriginArgs {
     fn open_stream(
         &self,
         stream: impl Read + Send + 'static,
+        identity: Option<String>,
         streams: bool,
     ) -> anyhow::Result<Opened> {
         let stream = Unwrapped::new(Ahead::new(stream), self.unpacked_max)?;
@@ -303,7 +321,7 @@ impl OriginArgs {
                 Ok(stream) => {
                     return Ok(Opened {
                         disk: Disk::Stream(stream),
-                        identity: None,
+                        identity,
                         image: None,
                         spooled: None,
                     });
@@ -316,7 +334,7 @@ impl OriginArgs {
         let input = Input::spool(stream, self.spool())?;
         Ok(Opened {
             disk: Disk::Image(input.image),
-            identity: None,
+            identity,
             image: None,
             spooled: input.spooled,
         })

@@ -12,7 +12,8 @@ use clap::{Args, ValueEnum};
 use dvcr_core::disk::CanonicalQcow2;
 use dvcr_importer::{
     format::{DiskImage, Format},
-    image::Disk,
+    image::{Disk, DiskStream},
+    import::WORK_BYTES_MAX,
     layout,
     populate::{
         Header, Options, PopulateError, Progress, State, extract, populate, populate_blank,
@@ -28,8 +29,11 @@ use tokio::runtime::Handle;
 
 use super::{
     bar::Bar,
+    keep::Keep,
     origin::{Origin, OriginArgs, parse_origin},
+    outcome::code,
     size::{parse_size, show_size},
+    source::default_work_dir,
 };
 
 /// Writes a disk to a file, a volume or a block device
@@ -69,6 +73,13 @@ pub(crate) struct PopulateArgs {
     /// Write past the page cache, or through it
     #[arg(long, value_enum, default_value_t = Direct::Auto)]
     direct: Direct,
+    /// Where is kept what was received of a source that cannot be read at random, such as a compressed one, so that the same command
+    /// goes on after a failure [default: dvcr-importer in the user's cache directory]
+    #[arg(long, value_name = "DIR", env = "DVCR_WORK_DIR")]
+    work_dir: Option<PathBuf>,
+    /// Most bytes in there; what is larger is received again after a failure
+    #[arg(long, value_name = "SIZE", default_value_t = WORK_BYTES_MAX, value_parser = parse_size)]
+    work_max: u64,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -77,6 +88,9 @@ pub(crate) struct PopulateArgs {
     /// How far it is, for who watches.
     #[arg(skip)]
     progress: Arc<Progress>,
+    /// Whether nothing is kept unless somebody says where.
+    #[arg(skip)]
+    frugal: bool,
 }
 
 /// What is written.
@@ -125,6 +139,26 @@ impl PopulateArgs {
         self.progress.clone()
     }
 
+    /// Keeps nothing of what is received, unless somebody says where: for pods, whose own file system is small.
+    pub(crate) fn frugal(self) -> Self {
+        Self {
+            frugal: true,
+            ..self
+        }
+    }
+
+    /// Where is kept what cannot be read at random.
+    fn keep(&self) -> Keep {
+        let default = (!self.frugal).then(default_work_dir);
+        match self.work_dir.clone().or(default) {
+            Some(parent) => {
+                let (source, target) = (&self.source, self.target.display());
+                Keep::new(parent, format!("{source:?} onto {target}"), self.work_max)
+            }
+            None => Keep::default(),
+        }
+    }
+
     /// Runs the command. `cancel` is set when somebody wants it to stop.
     pub(crate) fn run(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
         let begin = Instant::now();
@@ -137,25 +171,66 @@ impl PopulateArgs {
         let (virtual_size, spooled) = match &self.source {
             Origin::Blank => (self.blank(&place, cancel, &progress)?, None),
             source => {
-                let streams = self.format == OutputFormat::Raw;
-                let opened = self.origin.open(source, runtime, streams)?;
-                let len = match opened.disk {
-                    Disk::Image(image) => {
-                        self.image(&image, opened.identity, &place, cancel, &progress)?
-                    }
-                    Disk::Stream(stream) => {
-                        let len = stream.virtual_len();
-                        let target = RawTarget::open(&place, len, self.raw_options(false))?;
-                        let options = self.options(None, cancel);
-                        let result = populate_stream(stream, &target, options, &progress);
-                        discard_if_wrong(&place, result)?
-                    }
-                };
-                (len, opened.spooled)
+                let keep = self.keep();
+                let result = self.bring(source, runtime, &place, &keep, cancel, &progress);
+                if result
+                    .as_ref()
+                    .map_or_else(|error| code(error) == 1, |_| true)
+                {
+                    keep.remove();
+                }
+                result?
             }
         };
         drop(bar);
         self.summarise(&place, virtual_size, spooled, &progress, begin.elapsed())
+    }
+
+    /// Writes what is in a source; the length that a guest sees, and what went to a temporary file.
+    fn bring(
+        &self,
+        source: &Origin,
+        runtime: &Handle,
+        place: &Place,
+        keep: &Keep,
+        cancel: &AtomicBool,
+        progress: &Progress,
+    ) -> anyhow::Result<(u64, Option<u64>)> {
+        let streams = self.format == OutputFormat::Raw;
+        let opened = self.origin.open(source, runtime, streams, keep)?;
+        let identity = opened.identity;
+        let len = match opened.disk {
+            Disk::Image(image) => self.image(&image, identity, place, cancel, progress)?,
+            Disk::Stream(stream) => self.stream(stream, identity, place, cancel, progress)?,
+        };
+        Ok((len, opened.spooled))
+    }
+
+    /// Writes a disk as it comes; the length that a guest sees.
+    fn stream(
+        &self,
+        stream: DiskStream,
+        identity: Option<String>,
+        place: &Place,
+        cancel: &AtomicBool,
+        progress: &Progress,
+    ) -> anyhow::Result<u64> {
+        let len = stream.virtual_len();
+        let state = self.state(identity, len.unwrap_or(0), place)?;
+        let keep = state.as_ref().is_some_and(State::is_resumed);
+        let target = RawTarget::open(place, len, self.raw_options(keep));
+        let target = target.or_else(|error| give_up(state.as_ref().filter(|_| !keep), error))?;
+        let options = self.options(state.as_ref(), cancel);
+        let result = populate_stream(stream, &target, options, progress);
+        let wrong = is_wrong(&result);
+        if wrong {
+            // Content that turned out to be wrong does not stay where a good disk is expected.
+            target::remove(place).context("remove the disk that turned out to be wrong")?;
+        }
+        if let Some(state) = state.filter(|_| wrong || result.is_ok()) {
+            state.remove().context("remove the state file")?;
+        }
+        Ok(result?)
     }
 
     fn extract(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
@@ -213,43 +288,41 @@ impl PopulateArgs {
         cancel: &AtomicBool,
         progress: &Progress,
     ) -> anyhow::Result<u64> {
-        let format = self.format;
-        let state = self
-            .state_path(place)
-            .zip(identity)
-            .map(|(path, image_name)| {
-                let header = Header {
-                    image: image_name,
-                    virtual_len: image.virtual_len(),
-                    target: format!("{format:?} {:?} {}", self.size, self.preallocate),
-                };
-                let state = State::open(&path, &header);
-                state.map_err(|error| match error.kind() {
-                    // Another populate has it, and writes the same target.
-                    ErrorKind::WouldBlock => TargetError::Busy(place.path().to_owned()).into(),
-                    _ => anyhow::Error::new(error)
-                        .context(format!("open the state file {}", path.display())),
-                })
-            });
-        let state = state.transpose()?;
+        let state = self.state(identity, image.virtual_len(), place)?;
         let keep = state.as_ref().is_some_and(State::is_resumed);
-        let opened = self.open_target(image, place, keep);
-        let target = match opened {
-            Ok(target) => target,
-            Err(error) => {
-                // Nothing was written, and nothing that could be gone on with.
-                if let Some(state) = state.filter(|_| !keep) {
-                    state.remove()?;
-                }
-                return Err(error);
-            }
-        };
+        let target = self.open_target(image, place, keep);
+        let target = target.or_else(|error| give_up(state.as_ref().filter(|_| !keep), error))?;
         let options = self.options(state.as_ref(), cancel);
         populate(image, &*target, options, progress)?;
         if let Some(state) = state {
             state.remove().context("remove the state file")?;
         }
         Ok(target.guest_len().unwrap_or(image.virtual_len()))
+    }
+
+    /// What earlier runs wrote of the disk that `identity` tells from others; `None` if nothing does, or nobody says where to note it.
+    fn state(
+        &self,
+        identity: Option<String>,
+        virtual_len: u64,
+        place: &Place,
+    ) -> anyhow::Result<Option<State>> {
+        let Some((path, image)) = self.state_path(place).zip(identity) else {
+            return Ok(None);
+        };
+        let header = Header {
+            image,
+            virtual_len,
+            target: format!("{:?} {:?} {}", self.format, self.size, self.preallocate),
+        };
+        let state = State::open(&path, &header);
+        Ok(Some(state.map_err(|error| match error.kind() {
+            // Another populate has it, and writes the same target.
+            ErrorKind::WouldBlock => TargetError::Busy(place.path().to_owned()).into(),
+            _ => {
+                anyhow::Error::new(error).context(format!("open the state file {}", path.display()))
+            }
+        })?))
     }
 
     fn open_target(
@@ -373,12 +446,15 @@ pub(crate) fn canonical(
     CanonicalQcow2::new(len, map).with_context(why)
 }
 
-/// Content that turned out to be wrong does not stay where a good disk is expected.
-fn discard_if_wrong(place: &Place, result: Result<u64, PopulateError>) -> anyhow::Result<u64> {
-    if let Err(PopulateError::Stream(error)) = &result
-        && error.kind() == ErrorKind::InvalidData
-    {
-        target::remove(place).context("remove the disk that turned out to be wrong")?;
+/// Nothing was written, and nothing that could be gone on with.
+fn give_up<T>(state: Option<&State>, error: impl Into<anyhow::Error>) -> anyhow::Result<T> {
+    if let Some(state) = state {
+        state.remove().context("remove the state file")?;
     }
-    Ok(result?)
+    Err(error.into())
+}
+
+/// Whether a stream was not what it should have been.
+fn is_wrong(result: &Result<u64, PopulateError>) -> bool {
+    matches!(result, Err(PopulateError::Stream(error)) if error.kind() == ErrorKind::InvalidData)
 }

@@ -182,7 +182,8 @@ impl Settings {
         let args = Populate::try_parse_from(&self.arguments);
         let args = args
             .context("the environment asks for something that cannot be")?
-            .args;
+            .args
+            .frugal();
         if let Some(password) = &self.password {
             let file = std::env::temp_dir().join(PASSWORD_FILE);
             let mut options = fs::File::options();
