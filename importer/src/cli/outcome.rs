@@ -15,12 +15,17 @@ pub(crate) const AGAIN: u8 = 75;
 pub(crate) const STOPPED: u8 = 130;
 
 /// Prints why a command failed, and says how it ends: 1 if the same command will fail again, 75 if it may not, 130 if somebody
-/// stopped it.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+/// stopped it. `kept` says that the same command goes on where this one ended.
+pub(crate) fn report(error: &anyhow::Error, kept: bool) -> ExitCode {
     let code = code(error);
     eprintln!("dvcr-importer: {}", in_one_line(error.as_ref()));
-    if code != 1 {
-        eprintln!("dvcr-importer: run the same command again: it goes on where it was");
+    match (code, kept) {
+        (1, _) => {}
+        (_, true) => {
+            eprintln!("dvcr-importer: run the same command again: it goes on where it was");
+        }
+        (AGAIN, false) => eprintln!("dvcr-importer: run the same command again later"),
+        (_, false) => eprintln!("dvcr-importer: nothing is kept: the same command begins anew"),
     }
     ExitCode::from(code)
 }

@@ -3,7 +3,10 @@
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,36 +14,36 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use dvcr_core::disk::CanonicalQcow2;
 use dvcr_importer::{
+    checksum::Checksum,
     format::{DiskImage, Format},
-    image::Disk,
+    image::{Disk, Image},
     layout,
     populate::{
         Header, Options, PopulateError, Progress, State, extract, populate, populate_blank,
         populate_stream,
     },
+    source::Location,
     target::{
-        self, Place, Qcow2Target, RawOptions, RawTarget, Sizing, Target, TargetError,
-        stored_clusters,
+        Place, Qcow2Target, RawOptions, RawTarget, Sizing, Target, TargetError, stored_clusters,
     },
 };
 use serde::Serialize;
-use tokio::runtime::Handle;
 
 use super::{
     bar::Bar,
-    origin::{Origin, OriginArgs, parse_origin},
+    disk::{DiskArgs, Wanted},
+    process::Process,
     size::{parse_size, show_size},
 };
 
 /// Writes a disk to a file, a volume or a block device
 #[derive(Args, Debug)]
 pub(crate) struct PopulateArgs {
-    /// HOST/REPOSITORY:TAG, oci:DIR[:TAG], a path, an address (https://, s3://, gs://, az://), - for standard input, or
+    /// HOST/REPOSITORY:TAG, a path, an address (https://, s3://, gs://, az://), oci:DIR[:TAG], - for standard input, or
     /// blank: for a disk of zeros
-    #[arg(value_parser = parse_origin)]
-    source: Origin,
+    pub(crate) source: Location,
     /// A block device, a directory (the disk becomes disk.img in it), or a file
-    target: PathBuf,
+    pub(crate) target: PathBuf,
     /// Format of a file
     #[arg(long, value_enum, default_value_t = OutputFormat::Raw)]
     format: OutputFormat,
@@ -59,6 +62,10 @@ pub(crate) struct PopulateArgs {
     /// The source is a tar archive, and its content goes into the directory
     #[arg(long, conflicts_with_all = ["format", "size", "preallocate", "zeroed", "state"])]
     archive: bool,
+    /// What the source's bytes must hash to, like sha256:9f86...; also md5, sha1, sha512, streebog256, streebog512; may be given
+    /// several times. The source is then read from start to end
+    #[arg(long = "checksum", value_name = "ALGORITHM:HEX")]
+    checksums: Vec<Checksum>,
     /// File that remembers what was written, so that the same command goes on after a failure. Beside the target if that is
     /// a file; a device has none unless it is said here
     #[arg(long, value_name = "FILE")]
@@ -73,7 +80,7 @@ pub(crate) struct PopulateArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    origin: OriginArgs,
+    pub(crate) disk: DiskArgs,
     /// How far it is, for who watches.
     #[arg(skip)]
     progress: Arc<Progress>,
@@ -125,48 +132,61 @@ impl PopulateArgs {
         self.progress.clone()
     }
 
-    /// Runs the command. `cancel` is set when somebody wants it to stop.
-    pub(crate) fn run(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
+    /// Runs the command. The image that the disk is from, if it is from one.
+    pub(crate) fn run(&self, process: &Process) -> anyhow::Result<Option<Image>> {
         let begin = Instant::now();
+        let cancel = &*process.cancel;
         if self.archive {
-            return self.extract(runtime, cancel);
+            self.extract(process)?;
+            return Ok(None);
         }
         let place = Place::of(&self.target)?;
         let progress = self.progress();
         let bar = Bar::follow(progress.clone(), self.json);
-        let (virtual_size, spooled) = match &self.source {
-            Origin::Blank => (self.blank(&place, cancel, &progress)?, None),
+        let (virtual_size, spooled, from) = match &self.source {
+            Location::Blank => (self.blank(&place, cancel, &progress)?, None, None),
             source => {
-                let streams = self.format == OutputFormat::Raw;
-                let opened = self.origin.open(source, runtime, streams)?;
+                let wanted = Wanted {
+                    streams: self.format == OutputFormat::Raw,
+                    checksums: &self.checksums,
+                };
+                let opened = self.disk.open(source, wanted, process)?;
                 let len = match opened.disk {
                     Disk::Image(image) => {
-                        self.image(&image, opened.identity, &place, cancel, &progress)?
+                        self.image(&image, opened.identity, &place, process, &progress)?
                     }
                     Disk::Stream(stream) => {
                         let len = stream.virtual_len();
                         let target = RawTarget::open(&place, len, self.raw_options(false))?;
                         let options = self.options(None, cancel);
                         let result = populate_stream(stream, &target, options, &progress);
-                        discard_if_wrong(&place, result)?
+                        drop(target);
+                        if let Err(PopulateError::Stream(error)) = &result
+                            && error.kind() == ErrorKind::InvalidData
+                        {
+                            self.discard(&place, cancel)?;
+                        }
+                        result?
                     }
                 };
-                (len, opened.spooled)
+                (len, opened.spooled, opened.image.map(|(image, _)| image))
             }
         };
         drop(bar);
-        self.summarise(&place, virtual_size, spooled, &progress, begin.elapsed())
+        self.summarise(&place, virtual_size, spooled, &progress, begin.elapsed())?;
+        Ok(from)
     }
 
-    fn extract(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
+    fn extract(&self, process: &Process) -> anyhow::Result<()> {
         if !self.target.is_dir() {
             bail!(
                 "{} is no directory to unpack an archive into",
                 self.target.display()
             );
         }
-        let stream = self.origin.stream(&self.source, runtime)?;
-        let done = extract(stream, &self.target, self.origin.unpacked_max(), cancel)?;
+        let stream = self.disk.stream(&self.source, &self.checksums, process)?;
+        let unpacked_max = self.disk.unpacked_max();
+        let done = extract(stream, &self.target, unpacked_max, &process.cancel)?;
         eprintln!(
             "{} files and {} directories, {}",
             done.files,
@@ -210,7 +230,7 @@ impl PopulateArgs {
         image: &DiskImage,
         identity: Option<String>,
         place: &Place,
-        cancel: &AtomicBool,
+        process: &Process,
         progress: &Progress,
     ) -> anyhow::Result<u64> {
         let format = self.format;
@@ -244,7 +264,8 @@ impl PopulateArgs {
                 return Err(error);
             }
         };
-        let options = self.options(state.as_ref(), cancel);
+        process.kept.store(state.is_some(), Ordering::Relaxed);
+        let options = self.options(state.as_ref(), &process.cancel);
         populate(image, &*target, options, progress)?;
         if let Some(state) = state {
             state.remove().context("remove the state file")?;
@@ -313,6 +334,21 @@ impl PopulateArgs {
         }
     }
 
+    /// Content that turned out to be wrong does not stay where a good disk is expected: the file goes, a device becomes zeros.
+    fn discard(&self, place: &Place, cancel: &AtomicBool) -> anyhow::Result<()> {
+        let what = "remove the disk that turned out to be wrong";
+        if let Place::File(path) = place {
+            return std::fs::remove_file(path).context(what);
+        }
+        let options = RawOptions {
+            known_zero: false,
+            ..self.raw_options(false)
+        };
+        let target = RawTarget::open(place, Some(0), options).context(what)?;
+        let progress = Progress::default();
+        populate_blank(&target, self.options(None, cancel), &progress).context(what)
+    }
+
     fn summarise(
         &self,
         place: &Place,
@@ -371,14 +407,4 @@ pub(crate) fn canonical(
         format!("a qcow2 disk of {len} bytes: whole sectors of 512 bytes are wanted, up to 64 TiB")
     };
     CanonicalQcow2::new(len, map).with_context(why)
-}
-
-/// Content that turned out to be wrong does not stay where a good disk is expected.
-fn discard_if_wrong(place: &Place, result: Result<u64, PopulateError>) -> anyhow::Result<u64> {
-    if let Err(PopulateError::Stream(error)) = &result
-        && error.kind() == ErrorKind::InvalidData
-    {
-        target::remove(place).context("remove the disk that turned out to be wrong")?;
-    }
-    Ok(result?)
 }

@@ -55,7 +55,7 @@ use crate::{
     wrapping::Unwrapped,
 };
 
-pub use error::{ImportError, in_one_line};
+pub use error::{ImportError, find, in_one_line};
 pub use progress::{Phase, Progress, State};
 
 /// Most bytes in the work directory, unless the options say otherwise.
@@ -75,8 +75,8 @@ pub enum Origin {
         name: String,
         /// The image.
         image: Box<Image>,
-        /// Where it is.
-        repository: dvcr_client::Repository,
+        /// Where it is, if it is in a registry: what is there need not be sent.
+        repository: Option<dvcr_client::Repository>,
         /// Which file of it, if it is not the usual one.
         file: Option<String>,
     },
@@ -155,7 +155,7 @@ impl Import<'_> {
                 repository,
                 file,
                 ..
-            } => self.image(&image, &repository, file.as_deref(), dir.path()),
+            } => self.image(&image, repository.as_ref(), file.as_deref(), dir.path()),
         };
         let result = match result {
             // Whatever failed, that is why.
@@ -207,6 +207,7 @@ impl Import<'_> {
         let remote = Arc::new(remote);
         let ranged = remote.ranged();
         let resumable = ranged.is_some();
+        self.progress.keeps(resumable);
         if let Some(ranged) = ranged
             && self.options.checksums.is_empty()
             && !self.options.verbatim
@@ -366,12 +367,16 @@ impl Import<'_> {
     fn image(
         &self,
         image: &Image,
-        repository: &dvcr_client::Repository,
+        repository: Option<&dvcr_client::Repository>,
         file: Option<&str>,
         dir: &Path,
     ) -> Result<Imported, ImportError> {
         let plain = self.options.compression == Compression::None;
-        if image.kind() == Kind::Indexed && file.is_none() && !plain {
+        if let Some(repository) = repository
+            && image.kind() == Kind::Indexed
+            && file.is_none()
+            && !plain
+        {
             return self.copy(image, repository);
         }
         self.progress.begin(Phase::Receive, None);

@@ -264,7 +264,7 @@ fn changed() -> FetchError {
 fn failed(error: Error) -> FetchError {
     let reason = chain(&error);
     let what = match &error {
-        Error::NotFound { .. } => "there is no such file, bucket or container",
+        Error::NotFound { .. } => "there is no such file, bucket or container: check the address",
         Error::PermissionDenied { .. } => "the store does not allow it",
         Error::Unauthenticated { .. } => {
             "the store does not take these keys; without any, it wants some"
@@ -274,7 +274,7 @@ fn failed(error: Error) -> FetchError {
             return FetchError::Final(reason);
         }
         _ if reason.contains("invalid peer certificate") => {
-            "name the authority that signed the certificate, if it is one of your own"
+            "name the authority that signed the certificate, if it is one of your own, with --source-ca"
         }
         _ => return FetchError::again(reason),
     };

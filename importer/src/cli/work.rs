@@ -1,0 +1,53 @@
+//! Where commands keep what does not fit into memory.
+
+use std::{env, fs, path::PathBuf};
+
+use clap::Args;
+use dvcr_importer::import::WORK_BYTES_MAX;
+
+use super::size::parse_size;
+
+/// A directory for what has to be kept for a while.
+#[derive(Args, Clone, Default, Debug)]
+pub(crate) struct WorkArgs {
+    /// Directory of temporary files, where an interrupted import keeps what it has, too [default: dvcr-importer in the user's
+    /// cache directory]
+    #[arg(long, value_name = "DIR", env = "DVCR_WORK_DIR")]
+    pub(crate) work_dir: Option<PathBuf>,
+
+    /// Most bytes in there [default: 256Gi]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) work_max: Option<u64>,
+}
+
+impl WorkArgs {
+    /// The directory, which need not be there.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.work_dir.clone().unwrap_or_else(default_dir)
+    }
+
+    /// The directory, made if that is possible: whoever needs it says if it is not there.
+    pub(crate) fn make_dir(&self) -> PathBuf {
+        let dir = self.dir();
+        let _ = fs::create_dir_all(&dir);
+        dir
+    }
+
+    /// Most bytes in there.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        self.work_max.unwrap_or(WORK_BYTES_MAX)
+    }
+}
+
+/// Not /tmp, which may be memory, and is not there after a restart.
+fn default_dir() -> PathBuf {
+    let dir = |name: &str| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|dir| dir.is_absolute())
+    };
+    dir("XDG_CACHE_HOME")
+        .or_else(|| Some(dir("HOME")?.join(".cache")))
+        .unwrap_or_else(env::temp_dir)
+        .join("dvcr-importer")
+}
