@@ -116,27 +116,34 @@ impl Http {
         let _ = url.set_username("");
         let _ = url.set_password(None);
         url.set_fragment(None);
-        let mut client = Client::builder()
-            // Credentials go to one host only; see `open`.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .user_agent(USER_AGENT)
-            .referer(false)
-            // Ranges in parallel get a connection each: in HTTP/2 they would share one, and its window.
-            .http1_only()
-            .tls_danger_accept_invalid_certs(options.insecure);
+        let builder = || {
+            Client::builder()
+                // Credentials go to one host only; see `open`.
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .user_agent(USER_AGENT)
+                .referer(false)
+                // Ranges in parallel get a connection each: in HTTP/2 they would share one, and its window.
+                .http1_only()
+                .tls_danger_accept_invalid_certs(options.insecure)
+        };
         let mut certificates = vec![];
         for pem in &options.ca {
             let bundle = Certificate::from_pem_bundle(pem)
                 .map_err(|error| wrong(format!("the CA is not a PEM bundle: {error}")))?;
             certificates.extend(bundle);
         }
-        if !certificates.is_empty() {
-            client = client.tls_certs_merge(certificates);
-        }
-        let client = client
-            .build()
-            .map_err(|error| wrong(format!("set up TLS: {}", chain(&error))))?;
+        let client = match builder().tls_certs_merge(certificates.clone()).build() {
+            // A slim container has no authorities; plain HTTP needs none.
+            Err(_) if url.scheme() == "http" => builder().tls_certs_only(certificates).build(),
+            built => built,
+        };
+        let client = client.map_err(|error| {
+            wrong(format!(
+                "set up TLS: {}: install ca-certificates, or name the authority with --source-ca",
+                chain(&error)
+            ))
+        })?;
         Ok(Self {
             client,
             url,

@@ -106,11 +106,8 @@ fn proxies() {
     let good = closed.url("me:very-secret@");
     for (endpoint, variable) in [(&plain, "http_proxy"), (&secure, "https_proxy")] {
         fetch(endpoint, &[(variable, &good)]).done();
-        for user in ["", "me:guess@"] {
-            let bad = closed.url(user);
-            let ended = fetch(endpoint, &[(variable, &bad)]);
-            ended.failed("the proxy wants a user and a password");
-        }
+        let ended = fetch(endpoint, &[(variable, &closed.url(""))]);
+        ended.failed("the proxy wants a user and a password");
     }
     // Registries are asked by way of a proxy, too; but not those on this machine.
     let container = Container::new();
