@@ -23,7 +23,7 @@ mod review;
 mod run;
 pub mod scrub;
 #[cfg(test)]
-mod simulation_tests;
+mod simulation;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,9 @@
 //! Emptying packs of which little is alive.
 
-use std::{collections::HashSet, sync::atomic::Ordering::Relaxed};
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use dvcr_core::chunk::ChunkId;
 
@@ -31,6 +34,18 @@ pub struct Swept {
     pub full: u64,
 }
 
+/// What was said to be dead, and is said again unless a sweep ends well: also where it fails, or is cancelled.
+struct LookedFor<'a> {
+    hint: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl Drop for LookedFor<'_> {
+    fn drop(&mut self) {
+        self.hint.fetch_add(self.bytes, Relaxed);
+    }
+}
+
 /// Bytes of the chunks among the entries that something refers to.
 fn live_bytes(entries: &[Entry], alive: &HashSet<ChunkId>) -> u64 {
     let chunks = entries
@@ -48,12 +63,15 @@ impl GarbageCollector {
             return Ok(Swept::default());
         }
         let hint = &self.store.stats().maybe_dead_bytes;
-        let looked_for = hint.swap(0, Relaxed);
-        let result = self.sweep_all(force).await;
-        if (result.as_ref()).map_or(true, |swept| swept.refused || swept.full > 0) {
-            hint.fetch_add(looked_for.max(1), Relaxed);
+        let mut looked_for = LookedFor {
+            hint,
+            bytes: hint.swap(0, Relaxed).max(1),
+        };
+        let swept = self.sweep_all(force).await?;
+        if !swept.refused && swept.full == 0 {
+            looked_for.bytes = 0;
         }
-        result
+        Ok(swept)
     }
 
     async fn sweep_all(&self, force: bool) -> Result<Swept, StoreError> {
@@ -65,6 +83,7 @@ impl GarbageCollector {
             let mut facts = mark::facts(self.source()).await?;
             let dead = facts.iter().map(PackFacts::dead_bytes).sum();
             self.stats.dead_bytes.store(dead, Relaxed);
+            self.store.pace().note_dead(dead);
             facts.retain(|pack| !stuck.contains(&pack.pack));
             let plan = plan::plan(facts, &self.options.limits);
             if plan.too_much && !force {

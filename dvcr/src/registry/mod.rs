@@ -34,7 +34,7 @@ mod session;
 mod stats;
 mod tag;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod upload;
 mod upload_list;
 mod usage;
@@ -244,11 +244,13 @@ impl Inner {
         F: Future<Output = Result<(Txn, T), RegistryError>>,
     {
         for _ in 0..ATTEMPTS {
+            let watched = self.store.pace().watch();
             let (txn, value) = plan().await?;
             if txn.puts.is_empty() && txn.deletes.is_empty() {
                 return Ok(value);
             }
             if self.meta.commit(txn).await? == Commit::Done {
+                self.store.pace().done(watched);
                 return Ok(value);
             }
         }

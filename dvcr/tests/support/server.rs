@@ -14,6 +14,9 @@ use super::{
 /// A server that is not ready after this long has failed; a debug build on a busy machine needs a second.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// Where a server listens that nobody needs to find again.
+const FREE_PORT: &str = "127.0.0.1:0";
+
 /// A running `dvcr serve`, killed when dropped.
 pub(crate) struct Server {
     process: Process,
@@ -35,7 +38,12 @@ impl Server {
 
     /// Starts a server on a free port with this data directory, which stays.
     pub(crate) fn start_on(data: &Path, settings: &[(&str, &str)]) -> Self {
-        let command = serve(data, settings);
+        Self::start_at(data, FREE_PORT, settings)
+    }
+
+    /// Starts a server at an address, with this data directory, which stays.
+    pub(crate) fn start_at(data: &Path, address: &str, settings: &[(&str, &str)]) -> Self {
+        let command = serve_at(data, address, settings);
         let mut process = Process::start(command);
         let address = process.wait_for(START_LIMIT, |process| {
             let log = process.log();
@@ -81,6 +89,11 @@ impl Server {
 
 /// `dvcr serve` on a free port, ready to run. `settings` are environment variables.
 pub(crate) fn serve(data: &Path, settings: &[(&str, &str)]) -> Command {
+    serve_at(data, FREE_PORT, settings)
+}
+
+/// The same at an address.
+fn serve_at(data: &Path, address: &str, settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(program());
     // Settings of whoever runs the tests must not reach the server.
     for (name, _) in
@@ -89,7 +102,7 @@ pub(crate) fn serve(data: &Path, settings: &[(&str, &str)]) -> Command {
         command.env_remove(name);
     }
     command
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .args(["serve", "--listen", address, "--data"])
         .arg(data)
         .envs(settings.iter().copied());
     command

@@ -15,12 +15,13 @@ use dvcr_importer::{
     image::{Disk, DiskStream, Image, Source},
     import::Origin,
     input::{Input, Spool},
+    kept::Received,
     populate::Ahead,
     source::{FileSource, Location, ReadAt, Reader, Remote, fetch::Fetch},
     wrapping::{Unwrapped, Wrapping},
 };
 
-use super::{process::Process, size::parse_size, source::SourceArgs, work::WorkArgs};
+use super::{keep::Keep, process::Process, size::parse_size, source::SourceArgs, work::WorkArgs};
 
 /// What is said about a disk beside its name.
 #[derive(Args, Clone, Debug)]
@@ -69,12 +70,14 @@ impl From<Disk> for Opened {
 }
 
 /// How a disk is wanted.
-#[derive(Copy, Clone, Default)]
+#[derive(Copy, Clone)]
 pub(crate) struct Wanted<'a> {
     /// As a stream if it can be read once; else it goes to a temporary file.
     pub(crate) streams: bool,
     /// What the bytes of the source must hash to.
     pub(crate) checksums: &'a [Checksum],
+    /// Where is kept what has to be received from start to end.
+    pub(crate) keep: &'a Keep,
 }
 
 impl DiskArgs {
@@ -97,21 +100,23 @@ impl DiskArgs {
         let origin = self.source.open(location, process.runtime())?;
         let opened = match origin {
             Origin::File(path) => opening.file(&path),
-            Origin::Stream(stream) => opening.stream(stream),
+            Origin::Stream(stream) => opening.stream(stream, None),
             Origin::Server(fetch) => {
-                let remote = self.remote(fetch, process)?;
-                let etag = remote.version().etag.clone();
-                match remote.ranged() {
-                    Some(ranged) if wanted.checksums.is_empty() => {
-                        let identity = etag.map(|etag| format!("{location} {etag}"));
-                        opening.source(Arc::new(ranged), identity)
-                    }
-                    _ => opening.stream(remote.stream(0, Default::default())),
-                }
+                let remote = Arc::new(self.remote(fetch, process)?);
+                opening.remote(&remote, location)
             }
             Origin::Image {
-                image, name, file, ..
-            } => opening.image(*image, name, file.as_deref()),
+                image,
+                name,
+                repository,
+                file,
+            } => {
+                let image = match repository {
+                    Some(_) => wanted.keep.image(*image),
+                    None => *image,
+                };
+                opening.image(image, name, file.as_deref())
+            }
         };
         opened.with_context(|| location.to_string())
     }
@@ -162,24 +167,49 @@ impl Opening<'_> {
         let identity = identity(&file.metadata()?);
         let Ok(source) = FileSource::new(file) else {
             // A pipe, such as /dev/stdin or what a shell substitutes.
-            return self.stream(File::open(path)?);
+            return self.stream(File::open(path)?, None);
         };
         let source: Arc<dyn ReadAt> = Arc::new(source);
         if !self.wanted.checksums.is_empty() {
             let mut all = Checked::new(Reader::new(source.clone()), self.wanted.checksums);
             io::copy(&mut all, &mut io::sink())?;
         }
-        self.source(source, identity)
+        self.source(source, identity, || None)
     }
 
-    /// A source that can be read at random, and whose checksums were compared.
-    fn source(&self, source: Arc<dyn ReadAt>, identity: Option<String>) -> anyhow::Result<Opened> {
+    fn remote(&self, remote: &Arc<Remote>, location: &Location) -> anyhow::Result<Opened> {
+        let version = remote.version();
+        let told = version.etag.as_ref().or(version.modified.as_ref());
+        let identity = told.map(|told| format!("{location} {told}"));
+        let ranged = remote.ranged();
+        let kept = || self.wanted.keep.remote(remote);
+        match ranged {
+            Some(ranged) if self.wanted.checksums.is_empty() => {
+                self.source(Arc::new(ranged), identity, kept)
+            }
+            Some(_) if let Some(received) = kept() => self.stream(received, identity),
+            _ => self.stream(remote.stream(0, Default::default()), identity),
+        }
+    }
+
+    /// A source that can be read at random, and whose checksums were compared. `kept` is the same from start to end.
+    fn source(
+        &self,
+        source: Arc<dyn ReadAt>,
+        identity: Option<String>,
+        kept: impl FnOnce() -> Option<Received>,
+    ) -> anyhow::Result<Opened> {
         // What is compressed is a stream, and needs no temporary file if the disk in it can be read once.
         let mut head = vec![0; source.len().min(512) as usize];
         source.read_at(0, &mut head)?;
         let wrapping = Wrapping::detect(&head);
-        if self.wanted.streams && wrapping.is_some_and(|wrapping| wrapping != Wrapping::Tar) {
-            return self.unchecked(Reader::new(source));
+        if wrapping.is_some_and(|wrapping| wrapping != Wrapping::Tar) {
+            if let Some(received) = kept() {
+                return self.unchecked(received, identity);
+            }
+            if self.wanted.streams {
+                return self.unchecked(Reader::new(source), identity);
+            }
         }
         let input = Input::open(source, self.spool)?;
         Ok(Opened {
@@ -189,20 +219,34 @@ impl Opening<'_> {
         })
     }
 
-    fn stream(&self, stream: impl Read + Send + 'static) -> anyhow::Result<Opened> {
-        self.unchecked(Checked::new(stream, self.wanted.checksums))
+    fn stream(
+        &self,
+        stream: impl Read + Send + 'static,
+        identity: Option<String>,
+    ) -> anyhow::Result<Opened> {
+        self.unchecked(Checked::new(stream, self.wanted.checksums), identity)
     }
 
-    fn unchecked(&self, stream: impl Read + Send + 'static) -> anyhow::Result<Opened> {
+    fn unchecked(
+        &self,
+        stream: impl Read + Send + 'static,
+        identity: Option<String>,
+    ) -> anyhow::Result<Opened> {
         let mut stream = Unwrapped::new(Ahead::new(stream), self.spool.unwrapped_bytes_max)?;
         if self.wanted.streams {
             stream = match DiskStream::unverified(stream)? {
-                Ok(stream) => return Ok(Disk::Stream(stream).into()),
+                Ok(stream) => {
+                    return Ok(Opened {
+                        identity,
+                        ..Disk::Stream(stream).into()
+                    });
+                }
                 Err(stream) => stream,
             };
         }
         let input = Input::spool(stream, self.spool)?;
         Ok(Opened {
+            identity,
             spooled: input.spooled,
             ..Disk::Image(input.image).into()
         })

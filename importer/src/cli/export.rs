@@ -21,6 +21,7 @@ use rustix::fs::OFlags;
 use super::{
     bar::Bar,
     disk::{DiskArgs, Wanted},
+    keep::Keep,
     populate::{OutputFormat, canonical, clusters},
     process::Process,
 };
@@ -48,7 +49,8 @@ impl ExportArgs {
         let cancel = &process.cancel;
         let wanted = Wanted {
             streams: self.format == OutputFormat::Raw,
-            ..Wanted::default()
+            checksums: &[],
+            keep: &Keep::default(),
         };
         let opened = self.disk.open(&self.source, wanted, process)?;
         let stdout = self.output.as_os_str() == "-";

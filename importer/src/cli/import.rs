@@ -113,7 +113,7 @@ impl ImportArgs {
             runtime,
             progress: &progress,
         };
-        let imported = import.run(from);
+        let imported = import.run(from, std::time::SystemTime::now());
         drop(bar);
         process.kept.store(progress.is_kept(), Ordering::Relaxed);
         let imported = imported?;

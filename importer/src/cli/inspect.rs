@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::{
     disk::{DiskArgs, Opened, Wanted},
+    keep::Keep,
     process::Process,
     size::show_size,
 };
@@ -57,7 +58,12 @@ struct ImageInfo {
 impl InspectArgs {
     /// Runs the command.
     pub(crate) fn run(&self, process: &Process) -> anyhow::Result<()> {
-        let opened = self.disk.open(&self.source, Wanted::default(), process)?;
+        let wanted = Wanted {
+            streams: false,
+            checksums: &[],
+            keep: &Keep::default(),
+        };
+        let opened = self.disk.open(&self.source, wanted, process)?;
         let Disk::Image(disk) = &opened.disk else {
             bail!("a disk that was not to be a stream is one");
         };

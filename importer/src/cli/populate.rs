@@ -16,7 +16,7 @@ use dvcr_core::disk::CanonicalQcow2;
 use dvcr_importer::{
     checksum::Checksum,
     format::{DiskImage, Format},
-    image::{Disk, Image},
+    image::{Disk, DiskStream, Image},
     layout,
     populate::{
         Header, Options, PopulateError, Progress, State, extract, populate, populate_blank,
@@ -32,6 +32,8 @@ use serde::Serialize;
 use super::{
     bar::Bar,
     disk::{DiskArgs, Wanted},
+    keep::Keep,
+    outcome::code,
     process::Process,
     size::{parse_size, show_size},
 };
@@ -51,7 +53,7 @@ pub(crate) struct PopulateArgs {
     #[arg(long, value_parser = parse_size)]
     size: Option<u64>,
     /// Part of the file system that stays free for its own needs, from 0 to 1; CDI's default is 0.06
-    #[arg(long, value_parser = parse_overhead, default_value = "0")]
+    #[arg(long, value_name = "PART", value_parser = parse_overhead, default_value = "0")]
     filesystem_overhead: f64,
     /// Take space for zeros, too
     #[arg(long)]
@@ -132,10 +134,21 @@ impl PopulateArgs {
         self.progress.clone()
     }
 
+    /// Where is kept what cannot be read at random.
+    fn keep(&self) -> Keep {
+        match self.disk.work.keep_dir() {
+            Some(parent) => {
+                let (source, target) = (&self.source, self.target.display());
+                let name = format!("{source} onto {target}");
+                Keep::new(parent, name, self.disk.work.bytes_max())
+            }
+            None => Keep::default(),
+        }
+    }
+
     /// Runs the command. The image that the disk is from, if it is from one.
     pub(crate) fn run(&self, process: &Process) -> anyhow::Result<Option<Image>> {
         let begin = Instant::now();
-        let cancel = &*process.cancel;
         if self.archive {
             self.extract(process)?;
             return Ok(None);
@@ -143,38 +156,90 @@ impl PopulateArgs {
         let place = Place::of(&self.target)?;
         let progress = self.progress();
         let bar = Bar::follow(progress.clone(), self.json);
-        let (virtual_size, spooled, from) = match &self.source {
-            Location::Blank => (self.blank(&place, cancel, &progress)?, None, None),
-            source => {
-                let wanted = Wanted {
-                    streams: self.format == OutputFormat::Raw,
-                    checksums: &self.checksums,
-                };
-                let opened = self.disk.open(source, wanted, process)?;
-                let len = match opened.disk {
-                    Disk::Image(image) => {
-                        self.image(&image, opened.identity, &place, process, &progress)?
-                    }
-                    Disk::Stream(stream) => {
-                        let len = stream.virtual_len();
-                        let target = RawTarget::open(&place, len, self.raw_options(false))?;
-                        let options = self.options(None, cancel);
-                        let result = populate_stream(stream, &target, options, &progress);
-                        drop(target);
-                        if let Err(PopulateError::Stream(error)) = &result
-                            && error.kind() == ErrorKind::InvalidData
-                        {
-                            self.discard(&place, cancel)?;
-                        }
-                        result?
-                    }
-                };
-                (len, opened.spooled, opened.image.map(|(image, _)| image))
+        let (virtual_size, spooled, image) = match &self.source {
+            Location::Blank => (self.blank(&place, &process.cancel, &progress)?, None, None),
+            _ => {
+                let keep = self.keep();
+                let result = self.bring(&place, &keep, process, &progress);
+                let over = result
+                    .as_ref()
+                    .map_or_else(|error| code(error) == 1, |_| true);
+                if over {
+                    keep.remove();
+                } else if keep.is_used() {
+                    process.kept.store(true, Ordering::Relaxed);
+                }
+                result?
             }
         };
         drop(bar);
         self.summarise(&place, virtual_size, spooled, &progress, begin.elapsed())?;
-        Ok(from)
+        Ok(image)
+    }
+
+    /// Writes what is in the source; the length that a guest sees, what went to a temporary file, and the image it was in.
+    fn bring(
+        &self,
+        place: &Place,
+        keep: &Keep,
+        process: &Process,
+        progress: &Progress,
+    ) -> anyhow::Result<(u64, Option<u64>, Option<Image>)> {
+        let wanted = Wanted {
+            streams: self.format == OutputFormat::Raw,
+            checksums: &self.checksums,
+            keep,
+        };
+        let opened = self.disk.open(&self.source, wanted, process)?;
+        let identity = opened.identity;
+        let len = match opened.disk {
+            Disk::Image(image) => self.image(&image, identity, place, process, progress)?,
+            Disk::Stream(stream) => self.stream(stream, identity, place, process, progress)?,
+        };
+        let image = opened.image.map(|(image, _)| image);
+        Ok((len, opened.spooled, image))
+    }
+
+    /// Writes a disk as it comes; the length that a guest sees.
+    fn stream(
+        &self,
+        stream: DiskStream,
+        identity: Option<String>,
+        place: &Place,
+        process: &Process,
+        progress: &Progress,
+    ) -> anyhow::Result<u64> {
+        let len = stream.virtual_len();
+        let state = self.state(identity, len.unwrap_or(0), place, process)?;
+        let keep = state.as_ref().is_some_and(State::is_resumed);
+        let target = RawTarget::open(place, len, self.raw_options(keep));
+        let target = target.or_else(|error| give_up(state.as_ref().filter(|_| !keep), error))?;
+        let options = self.options(state.as_ref(), &process.cancel);
+        let result = populate_stream(stream, &target, options, progress);
+        drop(target);
+        let wrong = is_wrong(&result);
+        if wrong {
+            self.discard(place, &process.cancel)?;
+        }
+        if let Some(state) = state.filter(|_| wrong || result.is_ok()) {
+            state.remove().context("remove the state file")?;
+        }
+        Ok(result?)
+    }
+
+    /// Content that turned out to be wrong does not stay where a good disk is expected: the file goes, a device becomes zeros.
+    fn discard(&self, place: &Place, cancel: &AtomicBool) -> anyhow::Result<()> {
+        let what = "remove the disk that turned out to be wrong";
+        if let Place::File(path) = place {
+            return std::fs::remove_file(path).context(what);
+        }
+        let options = RawOptions {
+            known_zero: false,
+            ..self.raw_options(false)
+        };
+        let target = RawTarget::open(place, Some(0), options).context(what)?;
+        let progress = Progress::default();
+        populate_blank(&target, self.options(None, cancel), &progress).context(what)
     }
 
     fn extract(&self, process: &Process) -> anyhow::Result<()> {
@@ -233,44 +298,43 @@ impl PopulateArgs {
         process: &Process,
         progress: &Progress,
     ) -> anyhow::Result<u64> {
-        let format = self.format;
-        let state = self
-            .state_path(place)
-            .zip(identity)
-            .map(|(path, image_name)| {
-                let header = Header {
-                    image: image_name,
-                    virtual_len: image.virtual_len(),
-                    target: format!("{format:?} {:?} {}", self.size, self.preallocate),
-                };
-                let state = State::open(&path, &header);
-                state.map_err(|error| match error.kind() {
-                    // Another populate has it, and writes the same target.
-                    ErrorKind::WouldBlock => TargetError::Busy(place.path().to_owned()).into(),
-                    _ => anyhow::Error::new(error)
-                        .context(format!("open the state file {}", path.display())),
-                })
-            });
-        let state = state.transpose()?;
+        let state = self.state(identity, image.virtual_len(), place, process)?;
         let keep = state.as_ref().is_some_and(State::is_resumed);
-        let opened = self.open_target(image, place, keep);
-        let target = match opened {
-            Ok(target) => target,
-            Err(error) => {
-                // Nothing was written, and nothing that could be gone on with.
-                if let Some(state) = state.filter(|_| !keep) {
-                    state.remove()?;
-                }
-                return Err(error);
-            }
-        };
-        process.kept.store(state.is_some(), Ordering::Relaxed);
+        let target = self.open_target(image, place, keep);
+        let target = target.or_else(|error| give_up(state.as_ref().filter(|_| !keep), error))?;
         let options = self.options(state.as_ref(), &process.cancel);
         populate(image, &*target, options, progress)?;
         if let Some(state) = state {
             state.remove().context("remove the state file")?;
         }
         Ok(target.guest_len().unwrap_or(image.virtual_len()))
+    }
+
+    /// What earlier runs wrote of the disk that `identity` tells from others; `None` if nothing does, or nobody says where to note it.
+    fn state(
+        &self,
+        identity: Option<String>,
+        virtual_len: u64,
+        place: &Place,
+        process: &Process,
+    ) -> anyhow::Result<Option<State>> {
+        let Some((path, image)) = self.state_path(place).zip(identity) else {
+            return Ok(None);
+        };
+        let header = Header {
+            image,
+            virtual_len,
+            target: format!("{:?} {:?} {}", self.format, self.size, self.preallocate),
+        };
+        let state = State::open(&path, &header);
+        process.kept.store(state.is_ok(), Ordering::Relaxed);
+        Ok(Some(state.map_err(|error| match error.kind() {
+            // Another populate has it, and writes the same target.
+            ErrorKind::WouldBlock => TargetError::Busy(place.path().to_owned()).into(),
+            _ => {
+                anyhow::Error::new(error).context(format!("open the state file {}", path.display()))
+            }
+        })?))
     }
 
     fn open_target(
@@ -334,21 +398,6 @@ impl PopulateArgs {
         }
     }
 
-    /// Content that turned out to be wrong does not stay where a good disk is expected: the file goes, a device becomes zeros.
-    fn discard(&self, place: &Place, cancel: &AtomicBool) -> anyhow::Result<()> {
-        let what = "remove the disk that turned out to be wrong";
-        if let Place::File(path) = place {
-            return std::fs::remove_file(path).context(what);
-        }
-        let options = RawOptions {
-            known_zero: false,
-            ..self.raw_options(false)
-        };
-        let target = RawTarget::open(place, Some(0), options).context(what)?;
-        let progress = Progress::default();
-        populate_blank(&target, self.options(None, cancel), &progress).context(what)
-    }
-
     fn summarise(
         &self,
         place: &Place,
@@ -407,4 +456,17 @@ pub(crate) fn canonical(
         format!("a qcow2 disk of {len} bytes: whole sectors of 512 bytes are wanted, up to 64 TiB")
     };
     CanonicalQcow2::new(len, map).with_context(why)
+}
+
+/// Nothing was written, and nothing that could be gone on with.
+fn give_up<T>(state: Option<&State>, error: impl Into<anyhow::Error>) -> anyhow::Result<T> {
+    if let Some(state) = state {
+        state.remove().context("remove the state file")?;
+    }
+    Err(error.into())
+}
+
+/// Whether a stream was not what it should have been.
+fn is_wrong(result: &Result<u64, PopulateError>) -> bool {
+    matches!(result, Err(PopulateError::Stream(error)) if error.kind() == ErrorKind::InvalidData)
 }

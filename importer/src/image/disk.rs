@@ -78,9 +78,10 @@ impl Image {
         }
     }
 
-    /// The index of an image of our layout.
+    /// The index of an image of our layout, unless it is too large to be held in memory.
     pub fn index(&self) -> Result<Option<Index>, ImageError> {
-        Ok(self.archive()?.map(|archive| archive.index().clone()))
+        let archive = self.archive()?;
+        Ok(archive.and_then(|archive| archive.index().cloned()))
     }
 
     /// The layer of our layout; `None` if it is none, or not what its annotations say.
@@ -122,7 +123,7 @@ impl Image {
         streams: bool,
     ) -> Result<Source, ImageError> {
         let layer = self.artifact_layer(file)?;
-        let verified = Verified::new(self.repository.stream(layer)?, layer);
+        let verified = Verified::new(self.repository.stream_from(layer, 0)?, layer);
         let verdict = verified.verdict();
         let stream = Unwrapped::new(verified, spool.unwrapped_bytes_max)?;
         let said = layer.annotations.get(ANNOTATION_DISK_SIZE);

@@ -92,6 +92,18 @@ impl Image {
         )))
     }
 
+    /// The same image, its blobs read by way of another repository.
+    #[must_use]
+    pub fn through<R: Repository + 'static>(
+        self,
+        repository: impl FnOnce(Arc<dyn Repository>) -> R,
+    ) -> Self {
+        Self {
+            repository: Arc::new(repository(self.repository)),
+            ..self
+        }
+    }
+
     /// Digest of the image's manifest.
     pub fn digest(&self) -> Digest {
         self.digest
@@ -136,7 +148,7 @@ impl Image {
             return Err(ImageError::refused("the image's config is too large"));
         }
         let mut bytes = vec![];
-        let mut stream = Verified::new(self.repository.stream(config)?, config);
+        let mut stream = Verified::new(self.repository.stream_from(config, 0)?, config);
         stream.read_to_end(&mut bytes)?;
         let document: ConfigDocument = serde_json::from_slice(&bytes)
             .map_err(|error| ImageError::refused(format!("the image's config: {error}")))?;

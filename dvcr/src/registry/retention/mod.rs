@@ -16,6 +16,7 @@ use dvcr_core::oci::{Digest, RepositoryName, Tag};
 
 pub use judge::{KeptBy, Verdict};
 pub use plan::{PlanCursor, PlannedItem, RetentionSet};
+pub(crate) use rule::rule_faults;
 pub use rule::{Keep, RetentionRule};
 
 use super::{

@@ -2,7 +2,7 @@
 
 use dvcr_core::oci::{Digest, RepositoryName, Tag};
 
-use super::{KeptBy, PAGE, RetentionRule, Verdict, judge::TagFacts, rule_of};
+use super::{KeptBy, PAGE, RetentionRule, Verdict, judge::TagFacts, rule_faults, rule_of};
 use crate::{
     meta::{
         KeyRange, key,
@@ -105,18 +105,7 @@ impl RetentionSet {
         if retention.len() + immutable.len() > RULES_MAX {
             faults.push(format!("more than {RULES_MAX} rules"));
         }
-        for (no, rule) in retention.iter().enumerate() {
-            faults.extend(
-                rule.fault(lease)
-                    .map(|fault| format!("retention[{no}]: {fault}")),
-            );
-        }
-        for (no, rule) in immutable.iter().enumerate() {
-            faults.extend(
-                rule.fault()
-                    .map(|fault| format!("immutable[{no}]: {fault}")),
-            );
-        }
+        faults.extend(rule_faults(retention, immutable, lease));
         if faults.is_empty() {
             Ok(())
         } else {

@@ -6,7 +6,10 @@ use dvcr_core::oci::RepositoryName;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    registry::glob::{every_tag, glob_fits, globs_fault},
+    registry::{
+        glob::{every_tag, glob_fits, globs_fault},
+        immutable::ImmutableRule,
+    },
     settings::Time,
 };
 
@@ -92,7 +95,7 @@ impl fmt::Display for Keep {
 
 impl RetentionRule {
     /// What is wrong with the rule, for people. A manifest must outlive the lease, so that a push that finds it can refer to it.
-    pub(crate) fn fault(&self, lease: Duration) -> Option<String> {
+    fn fault(&self, lease: Duration) -> Option<String> {
         let Self {
             repository,
             untagged_after,
@@ -118,6 +121,21 @@ impl RetentionRule {
         });
         faults.next()
     }
+}
+
+/// What is wrong with rules, each fault with the rule that has it.
+pub(crate) fn rule_faults(
+    retention: &[RetentionRule],
+    immutable: &[ImmutableRule],
+    lease: Duration,
+) -> Vec<String> {
+    let retention = retention.iter().enumerate();
+    let retention =
+        retention.filter_map(|(no, rule)| Some(format!("retention[{no}]: {}", rule.fault(lease)?)));
+    let immutable = immutable.iter().enumerate();
+    let immutable =
+        immutable.filter_map(|(no, rule)| Some(format!("immutable[{no}]: {}", rule.fault()?)));
+    immutable.chain(retention).collect()
 }
 
 /// The rule for a repository, and its number.

@@ -179,7 +179,7 @@ impl Settings {
             runtime,
             progress,
         };
-        Ok(import.run(from)?)
+        Ok(import.run(from, std::time::SystemTime::now())?)
     }
 
     fn message(&self, imported: &Imported, nanoseconds: u64, seconds: f64) -> String {

@@ -49,13 +49,12 @@ impl Environment {
         self.get(name).map(PathBuf::from)
     }
 
-    /// Where to keep what does not fit into memory. Without a word about it, where a pod with a root file system that is read-only
-    /// has an emptyDir.
+    /// Where to keep what does not fit into memory.
     pub(super) fn work(&self) -> WorkArgs {
-        let dir = self.path("DVCR_WORK_DIR");
         WorkArgs {
-            work_dir: Some(dir.unwrap_or_else(|| env::temp_dir().join("dvcr-importer"))),
+            work_dir: self.path("DVCR_WORK_DIR"),
             work_max: None,
+            pod: true,
         }
     }
 

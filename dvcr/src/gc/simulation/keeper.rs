@@ -5,13 +5,23 @@
 
 use std::collections::BTreeSet;
 
-use super::*;
-use crate::registry::{
-    deletion::{DeletionOptions, Selection},
-    retention::{Keep, RetentionRule},
-    tests::index,
+use bytes::Bytes;
+use dvcr_core::oci::{Digest, Manifest, Reference};
+
+use super::{
+    CLIENTS,
+    client::{Client, DISKS, STEPS},
+    machine::Server,
 };
-use crate::settings::Time;
+use crate::{
+    registry::{
+        RegistryError,
+        deletion::{DeletionOptions, Selection},
+        retention::{Keep, RetentionRule},
+    },
+    settings::Time,
+    testing::{WHO, image, index, name},
+};
 
 const REPOSITORY: &str = "kept";
 
