@@ -3,9 +3,10 @@
 #
 #   tools/install.sh [clients|peers|checks|all]
 #
-#   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, QEMU and what makes disks for it (Debian packages), crane, regctl,
+#   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, QEMU and what makes disks for it, tinyproxy (Debian packages), crane, regctl,
 #            oras, fake-gcs-server (built by Go), openapi-python-client, moto_server (Python packages, tools/*-requirements.txt), azurite-blob (JavaScript
-#            packages, tools/azurite), a kernel and a shell for the guests that are booted, and promtool (unpacked from Debian packages, not installed), and the registries that people come from: docker-registry 2.8
+#            packages, tools/azurite), a kernel and a shell for the guests that are booted, and promtool (unpacked from Debian packages, not installed), and
+#            the registries that people come from: docker-registry 2.8
 #            (Debian), distribution 3 (built by Go)
 #   peers    registries to compare with: these two, and olareg (built by Go)
 #   checks   cargo-deny
@@ -29,7 +30,7 @@ readonly GO_SOURCES="
 registry github.com/distribution/distribution/v3 v3.1.1 github.com/distribution/distribution/v3/cmd/registry
 "
 # Debian packages as "command:package": the command tells whether the package is there.
-readonly APT_CLIENTS="dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 syslinux:syslinux mcopy:mtools mkfs.vfat:dosfstools zstd:zstd xz:xz-utils bzip2:bzip2 sfdisk:fdisk losetup:mount mkfs.ext4:e2fsprogs"
+readonly APT_CLIENTS="dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 syslinux:syslinux mcopy:mtools mkfs.vfat:dosfstools zstd:zstd xz:xz-utils bzip2:bzip2 sfdisk:fdisk losetup:mount mkfs.ext4:e2fsprogs tinyproxy:tinyproxy-bin"
 readonly APT_SOURCES="docker-registry:docker-registry"
 readonly CARGO_DENY_VERSION=0.20.2
 

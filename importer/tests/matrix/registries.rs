@@ -134,10 +134,8 @@ pub(crate) struct Dvcr {
 
 impl Dvcr {
     pub(crate) fn start() -> Self {
-        // Names of this machine are spoken to in plain HTTP; this one leads here and is none of them.
-        const NAME: &str = "::ffff:127.0.0.1";
         let dir = tempfile::tempdir().unwrap();
-        let pair = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
+        let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let (certificate, key) = (dir.path().join("crt"), dir.path().join("key"));
         fs::write(&certificate, pair.cert.pem()).unwrap();
         fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
@@ -154,7 +152,7 @@ impl Dvcr {
         });
         Self {
             _server: server,
-            address: format!("[{NAME}]:{port}"),
+            address: format!("127.0.0.1:{port}"),
             ca: text(&certificate).to_owned(),
             _dir: dir,
         }

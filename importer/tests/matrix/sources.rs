@@ -91,9 +91,7 @@ pub(crate) struct Served {
     /// What goes to standard input.
     pub(crate) input: Option<PathBuf>,
     pub(crate) variables: Vec<(&'static str, String)>,
-    /// Options of `import`, and of `populate`.
-    pub(crate) import: Vec<String>,
-    pub(crate) populate: Vec<String>,
+    pub(crate) options: Vec<String>,
     site: Option<Site>,
     _device: Option<LoopDevice>,
 }
@@ -160,10 +158,8 @@ pub(crate) fn serve(place: &Place, cell: Cell) -> Served {
                 ranges: Ranges::Shifted,
                 ..Manners::default()
             };
-            let no_ranges = vec!["--no-ranges".to_owned()];
             Served {
-                import: no_ranges.clone(),
-                populate: no_ranges,
+                options: vec!["--no-ranges".to_owned()],
                 ..Served::site(bytes(), manners)
             }
         }
@@ -205,10 +201,8 @@ pub(crate) fn serve(place: &Place, cell: Cell) -> Served {
                 place.ok(&["import", text(&path), &to, "--verbatim", "--ca", ca]);
                 format!("docker://{to}")
             });
-            let ca = |option: &str| vec![option.to_owned(), place.dvcr().ca().to_owned()];
             Served {
-                import: ca("--source-ca"),
-                populate: ca("--ca"),
+                options: vec!["--source-ca".to_owned(), place.dvcr().ca().to_owned()],
                 ..Served::at(source)
             }
         }
@@ -278,14 +272,8 @@ fn image(place: &Place, cell: Cell, login: Login) -> Served {
         format!("docker://{}/{name}:1", peer.address())
     });
     Served {
-        // What `docker login` has noted, where each of the two commands looks for it.
-        variables: vec![
-            ("DOCKER_CONFIG", text(peer.dir()).to_owned()),
-            (
-                "REGISTRY_AUTH_FILE",
-                text(&peer.dir().join("config.json")).to_owned(),
-            ),
-        ],
+        // What `docker login` has noted.
+        variables: vec![("DOCKER_CONFIG", text(peer.dir()).to_owned())],
         ..Served::at(source)
     }
 }

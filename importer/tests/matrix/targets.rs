@@ -79,7 +79,7 @@ fn import(place: &Place, cell: Cell, served: &Served, image: &Image, directory: 
         registry.ca(),
     ];
     args.extend(["--work-dir", text(&work)]);
-    args.extend(served.import.iter().map(String::as_str));
+    args.extend(served.options.iter().map(String::as_str));
     let made = ends(place, cell, served, &args);
     assert_eq!(fs::read_dir(work).unwrap().count(), 0, "something is left");
     let copy = directory.join("copy.qcow2");
@@ -116,7 +116,7 @@ fn import(place: &Place, cell: Cell, served: &Served, image: &Image, directory: 
 
 fn to_file(place: &Place, cell: Cell, served: &Served, image: &Image, directory: &Directory) {
     let mut args = vec!["populate", &served.source, text(directory.path())];
-    args.extend(served.populate.iter().map(String::as_str));
+    args.extend(served.options.iter().map(String::as_str));
     let done = ends(place, cell, served, &args);
     let names = fs::read_dir(directory.path()).unwrap();
     let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
@@ -132,7 +132,7 @@ fn to_device(place: &Place, cell: Cell, served: &Served, image: &Image, director
     let len = image.len.next_multiple_of(4096) + DEVICE_SPARE_BYTES;
     let device = LoopDevice::new(directory.path(), len, OLD);
     let mut args = vec!["populate", &served.source, text(device.path())];
-    args.extend(served.populate.iter().map(String::as_str));
+    args.extend(served.options.iter().map(String::as_str));
     if ends(place, cell, served, &args).is_some() {
         let bytes = fs::read(device.path()).unwrap();
         let (disk, behind) = bytes.split_at(image.len as usize);
