@@ -11,6 +11,7 @@
 //! | [`image`] | any image of a registry, opened as a disk |
 //! | [`input`] | from a source to the disk in it |
 //! | [`inspect`] | what is on a disk: partitions, file systems, what it shares with others |
+//! | [`kept`] | what an interrupted command keeps for the next one |
 //! | [`layout`] | the layer that a disk becomes, and reading it back |
 //! | [`populate`] | from a disk to a target: parallel, resumable, holes kept |
 //! | [`target`] | raw files, qcow2 files and block devices that are written |
@@ -33,6 +34,7 @@ pub mod image;
 pub mod import;
 pub mod input;
 pub mod inspect;
+pub mod kept;
 pub mod layout;
 pub mod populate;
 pub mod push;

@@ -100,6 +100,7 @@ fn one_layer_whatever_the_format() {
         let archive = Archive::open(Arc::new(bytes), Some(&layer.index_digest)).unwrap();
         let data_frames = archive
             .index()
+            .unwrap()
             .frames()
             .iter()
             .filter(|frame| frame.raw.end - frame.raw.start > 65_536);
@@ -257,7 +258,7 @@ fn damaged_layers() {
     let (layer, bytes) = layer_of(&bench.raw);
     let read = |bytes: Vec<u8>, digest| {
         let archive = Archive::open(Arc::new(bytes), digest)?;
-        let mut all = vec![0; archive.index().raw_len() as usize];
+        let mut all = vec![0; archive.len() as usize];
         archive.read_at(0, &mut all)?;
         Ok::<_, LayoutError>(all)
     };
@@ -292,7 +293,7 @@ fn frames_are_chunks() {
     let archive = Archive::open(Arc::new(bytes.clone()), None).unwrap();
     let mut cutter = Cutter::new();
     let mut at = 0;
-    for frame in archive.index().frames() {
+    for frame in archive.index().unwrap().frames() {
         let cut = cutter.next(&bytes[at..], true).unwrap();
         let end = at + cut.len;
         assert_eq!(frame.stored, at as u64..end as u64);
@@ -309,7 +310,12 @@ fn a_changed_page_changes_few_frames() {
     let frames = || {
         let (_, bytes) = layer_of(&bench.raw);
         let archive = Archive::open(Arc::new(bytes), None).unwrap();
-        let ids = archive.index().frames().iter().map(|frame| frame.id);
+        let ids = archive
+            .index()
+            .unwrap()
+            .frames()
+            .iter()
+            .map(|frame| frame.id);
         ids.collect::<std::collections::BTreeSet<_>>()
     };
     let before = frames();

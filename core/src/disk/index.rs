@@ -60,53 +60,145 @@ pub enum IndexError {
     Broken,
 }
 
-/// Frames in order, as they are written.
-#[derive(Default, Debug)]
-pub struct IndexWriter {
-    entries: Vec<u8>,
-    hashes: Vec<u8>,
+/// How an index of so many frames looks but for what it says of each: so it can be written and read in parts.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct IndexLayout {
+    frames: u64,
 }
 
-impl IndexWriter {
-    /// Notes the next frame. `None` if there are too many, or if it is longer than the index can say.
-    pub fn push(&mut self, frame: &[u8], raw_len: usize) -> Option<()> {
-        let stored_len = u32::try_from(frame.len()).ok()?;
-        self.push_known(ChunkId::of(frame), stored_len, u32::try_from(raw_len).ok()?)
+/// Length of what stands before the hashes.
+pub const INDEX_HEAD_BYTES: usize = 16;
+
+/// Length of what the index says of one frame's place, and of another's hash.
+pub const ENTRY_BYTES: u64 = 8;
+
+/// Length of a hash.
+pub const HASH_BYTES: u64 = 32;
+
+/// Length of what stands behind the last frame's entry: that of the frame of hashes, and the footer.
+pub const INDEX_TAIL_BYTES: usize = 8 + SEEK_TABLE_FOOTER_BYTES;
+
+impl IndexLayout {
+    /// Of so many frames; `None` if there are more than [`FRAMES_MAX`].
+    pub fn new(frames: u64) -> Option<Self> {
+        (frames <= FRAMES_MAX).then_some(Self { frames })
     }
 
-    /// Notes a frame whose hash is known. `None` if there are too many.
-    pub fn push_known(&mut self, id: ChunkId, stored_len: u32, raw_len: u32) -> Option<()> {
-        if self.hashes.len() as u64 / 32 >= FRAMES_MAX {
-            return None;
+    /// Of the index of a layer of `layer_len` bytes that ends with `footer`.
+    pub fn from_footer(
+        footer: &[u8; SEEK_TABLE_FOOTER_BYTES],
+        layer_len: u64,
+    ) -> Result<Self, IndexError> {
+        let [a, b, c, d, descriptor, magic @ ..] = *footer;
+        if magic != SEEKABLE_MAGIC {
+            return Err(IndexError::Absent);
         }
-        self.entries.extend(stored_len.to_le_bytes());
-        self.entries.extend(raw_len.to_le_bytes());
-        self.hashes.extend(id.0);
-        Some(())
+        let count = u64::from(u32::from_le_bytes([a, b, c, d]));
+        let frames = count.checked_sub(1).ok_or(IndexError::Broken)?;
+        let layout = Self::new(frames).ok_or(IndexError::Broken)?;
+        if descriptor != 0 || layout.len() > layer_len {
+            return Err(IndexError::Broken);
+        }
+        Ok(layout)
     }
 
-    /// The index's bytes.
-    pub fn finish(mut self) -> Vec<u8> {
-        // Both lengths fit: see FRAMES_MAX.
-        let hashes_len = (HASHES_NAME.len() + self.hashes.len()) as u32;
-        let frame_len = hashes_len + SKIPPABLE_HEADER_BYTES as u32;
-        self.entries.extend(frame_len.to_le_bytes());
-        self.entries.extend([0; 4]);
-        let table_len = (self.entries.len() + SEEK_TABLE_FOOTER_BYTES) as u32;
-        let count = (self.entries.len() / 8) as u32;
-        [
-            &HASHES_MAGIC[..],
-            &hashes_len.to_le_bytes(),
-            &HASHES_NAME,
-            &self.hashes,
-            &SEEK_TABLE_MAGIC,
-            &table_len.to_le_bytes(),
-            &self.entries,
-            &count.to_le_bytes(),
-            &[0],
-            &SEEKABLE_MAGIC,
-        ]
-        .concat()
+    /// How many frames.
+    pub fn frames(self) -> u64 {
+        self.frames
+    }
+
+    /// Length of the whole index.
+    #[expect(clippy::len_without_is_empty, reason = "an index is never empty")]
+    pub fn len(self) -> u64 {
+        self.hash_offset(self.frames)
+            + SKIPPABLE_HEADER_BYTES
+            + self.frames * ENTRY_BYTES
+            + INDEX_TAIL_BYTES as u64
+    }
+
+    /// Where in the index the hash of a frame is.
+    pub fn hash_offset(self, frame: u64) -> u64 {
+        INDEX_HEAD_BYTES as u64 + frame * HASH_BYTES
+    }
+
+    /// Where in the index the entry of a frame is.
+    pub fn entry_offset(self, frame: u64) -> u64 {
+        self.hash_offset(self.frames) + SKIPPABLE_HEADER_BYTES + frame * ENTRY_BYTES
+    }
+
+    // All lengths fit: see FRAMES_MAX.
+
+    fn hashes_len(self) -> u32 {
+        (HASHES_NAME.len() as u64 + self.frames * HASH_BYTES) as u32
+    }
+
+    /// What stands before the hashes.
+    pub fn head(self) -> [u8; INDEX_HEAD_BYTES] {
+        let mut head = [0; INDEX_HEAD_BYTES];
+        head[..4].copy_from_slice(&HASHES_MAGIC);
+        head[4..8].copy_from_slice(&self.hashes_len().to_le_bytes());
+        head[8..].copy_from_slice(&HASHES_NAME);
+        head
+    }
+
+    /// Whether this stands before the hashes: if not, the layer has another index, or a broken one.
+    pub fn check_head(self, found: &[u8]) -> Result<(), IndexError> {
+        let head = self.head();
+        match found == head {
+            true => Ok(()),
+            false if found.get(..4) == Some(&head[..4]) && found.get(8..) == Some(&head[8..]) => {
+                Err(IndexError::Broken)
+            }
+            false => Err(IndexError::Absent),
+        }
+    }
+
+    /// What stands between the hashes and the entries.
+    pub fn table_head(self) -> [u8; SKIPPABLE_HEADER_BYTES as usize] {
+        let len = (self.frames + 1) * ENTRY_BYTES + SEEK_TABLE_FOOTER_BYTES as u64;
+        let mut head = [0; SKIPPABLE_HEADER_BYTES as usize];
+        head[..4].copy_from_slice(&SEEK_TABLE_MAGIC);
+        head[4..].copy_from_slice(&(len as u32).to_le_bytes());
+        head
+    }
+
+    /// What stands behind the entries.
+    pub fn tail(self) -> [u8; INDEX_TAIL_BYTES] {
+        let mut tail = [0; INDEX_TAIL_BYTES];
+        let frame_len = self.hashes_len() + SKIPPABLE_HEADER_BYTES as u32;
+        tail[..4].copy_from_slice(&frame_len.to_le_bytes());
+        tail[8..12].copy_from_slice(&((self.frames + 1) as u32).to_le_bytes());
+        tail[13..].copy_from_slice(&SEEKABLE_MAGIC);
+        tail
+    }
+
+    /// What the index says of a frame beside its hash.
+    pub fn entry(stored_len: u32, raw_len: u32) -> [u8; ENTRY_BYTES as usize] {
+        let [a, b, c, d] = stored_len.to_le_bytes();
+        let [e, f, g, h] = raw_len.to_le_bytes();
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// Frames from their entries and hashes, in order, the first of which lies at `stored` in the layer and at `raw` in the archive.
+    pub fn read(
+        entries: &[u8],
+        hashes: &[u8],
+        (mut stored, mut raw): (u64, u64),
+    ) -> impl Iterator<Item = Frame> {
+        let entries = entries.as_chunks::<{ ENTRY_BYTES as usize }>().0.iter();
+        let hashes = hashes.as_chunks::<{ HASH_BYTES as usize }>().0;
+        entries.zip(hashes).map(move |(entry, id)| {
+            let [a, b, c, d, e, f, g, h] = *entry;
+            let stored_end = stored + u64::from(u32::from_le_bytes([a, b, c, d]));
+            let raw_end = raw + u64::from(u32::from_le_bytes([e, f, g, h]));
+            let frame = Frame {
+                stored: stored..stored_end,
+                raw: raw..raw_end,
+                id: ChunkId(*id),
+            };
+            (stored, raw) = (stored_end, raw_end);
+            frame
+        })
     }
 }
 
@@ -118,74 +210,32 @@ pub struct Index {
 }
 
 impl Index {
-    /// Length of the whole index of a layer of `layer_len` bytes that ends with `footer`.
-    pub fn len_from_footer(
-        footer: &[u8; SEEK_TABLE_FOOTER_BYTES],
-        layer_len: u64,
-    ) -> Result<u64, IndexError> {
-        let [a, b, c, d, descriptor, magic @ ..] = *footer;
-        if magic != SEEKABLE_MAGIC {
-            return Err(IndexError::Absent);
-        }
-        let count = u64::from(u32::from_le_bytes([a, b, c, d]));
-        if descriptor != 0 || count == 0 || count > FRAMES_MAX + 1 {
-            return Err(IndexError::Broken);
-        }
-        let table = SKIPPABLE_HEADER_BYTES + count * 8 + SEEK_TABLE_FOOTER_BYTES as u64;
-        let hashes = SKIPPABLE_HEADER_BYTES + HASHES_NAME.len() as u64 + (count - 1) * 32;
-        let len = table + hashes;
-        if len > layer_len {
-            return Err(IndexError::Broken);
-        }
-        Ok(len)
-    }
-
     /// Reads the index of a layer of `layer_len` bytes from all its bytes.
     pub fn parse(index: &[u8], layer_len: u64) -> Result<Self, IndexError> {
         let footer = index.last_chunk().ok_or(IndexError::Absent)?;
-        let len = Self::len_from_footer(footer, layer_len)?;
+        let layout = IndexLayout::from_footer(footer, layer_len)?;
+        let len = layout.len();
         if len != index.len() as u64 {
             return Err(IndexError::Broken);
         }
-        let (count, _) = footer.split_first_chunk::<4>().ok_or(IndexError::Broken)?;
-        let count = u32::from_le_bytes(*count) as usize - 1;
-        let hashes_len = SKIPPABLE_HEADER_BYTES as usize + HASHES_NAME.len() + count * 32;
-        let (hashes, table) = index.split_at(hashes_len);
-        let table = &table[..table.len() - SEEK_TABLE_FOOTER_BYTES];
-
-        let hashes = content(hashes, HASHES_MAGIC, 0)?
-            .strip_prefix(&HASHES_NAME)
-            .ok_or(IndexError::Absent)?;
-        let entries = content(table, SEEK_TABLE_MAGIC, SEEK_TABLE_FOOTER_BYTES)?;
-        let (entries, last) = entries.split_at(count * 8);
-        if last != [(hashes_len as u32).to_le_bytes(), [0; 4]].concat() {
+        let (hashes, table) = index.split_at(layout.hash_offset(layout.frames()) as usize);
+        let (head, hashes) = hashes.split_at(INDEX_HEAD_BYTES);
+        layout.check_head(head)?;
+        let (table_head, entries) = table.split_at(SKIPPABLE_HEADER_BYTES as usize);
+        let (entries, tail) = entries.split_at((layout.frames() * ENTRY_BYTES) as usize);
+        if table_head != layout.table_head() || tail != layout.tail() {
             return Err(IndexError::Broken);
         }
-
-        let (mut stored, mut raw) = (0u64, 0u64);
-        let entries = entries.as_chunks::<8>().0.iter();
-        let frames = entries.zip(hashes.as_chunks::<32>().0).map(|(entry, id)| {
-            let [a, b, c, d, e, f, g, h] = *entry;
-            let stored_end = stored + u64::from(u32::from_le_bytes([a, b, c, d]));
-            let raw_end = raw + u64::from(u32::from_le_bytes([e, f, g, h]));
-            let frame = Frame {
-                stored: stored..stored_end,
-                raw: raw..raw_end,
-                id: ChunkId(*id),
-            };
-            (stored, raw) = (stored_end, raw_end);
-            frame
-        });
-        let frames: Vec<_> = frames.collect();
+        let frames: Vec<_> = IndexLayout::read(entries, hashes, (0, 0)).collect();
         // A frame of nothing would never be looked at.
         let empty = |frame: &Frame| frame.stored.is_empty() || frame.raw.is_empty();
+        let (stored, raw_len) = frames
+            .last()
+            .map_or((0, 0), |last| (last.stored.end, last.raw.end));
         if stored + len != layer_len || frames.iter().any(empty) {
             return Err(IndexError::Broken);
         }
-        Ok(Self {
-            frames,
-            raw_len: raw,
-        })
+        Ok(Self { frames, raw_len })
     }
 
     /// All frames in order: adjacent, from 0 on, both as stored and raw.
@@ -205,29 +255,23 @@ impl Index {
     }
 }
 
-/// What a skippable frame holds, as far as it is there: its last `missing` bytes are not.
-fn content(frame: &[u8], magic: [u8; 4], missing: usize) -> Result<&[u8], IndexError> {
-    let (found, rest) = frame.split_first_chunk::<4>().ok_or(IndexError::Broken)?;
-    let (len, content) = rest.split_first_chunk::<4>().ok_or(IndexError::Broken)?;
-    if *found != magic {
-        return Err(IndexError::Absent);
-    }
-    if u32::from_le_bytes(*len) as usize != content.len() + missing {
-        return Err(IndexError::Broken);
-    }
-    Ok(content)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn index(frames: &[(&[u8], usize)]) -> (Vec<u8>, u64) {
-        let mut writer = IndexWriter::default();
-        for (frame, raw_len) in frames {
-            writer.push(frame, *raw_len).unwrap();
-        }
-        let bytes = writer.finish();
+        let layout = IndexLayout::new(frames.len() as u64).unwrap();
+        let hashes = frames.iter().map(|(frame, _)| ChunkId::of(frame).0);
+        let entry =
+            |(frame, raw): &(&[u8], usize)| IndexLayout::entry(frame.len() as u32, *raw as u32);
+        let bytes = [
+            &layout.head()[..],
+            &hashes.collect::<Vec<_>>().concat(),
+            &layout.table_head(),
+            &frames.iter().map(entry).collect::<Vec<_>>().concat(),
+            &layout.tail(),
+        ]
+        .concat();
         let frames: usize = frames.iter().map(|(frame, _)| frame.len()).sum();
         let len = (frames + bytes.len()) as u64;
         (bytes, len)
@@ -237,7 +281,12 @@ mod tests {
     fn what_was_written_is_read() {
         let (bytes, len) = index(&[(b"one", 4096), (b"second", 65_536), (b"x", 1024)]);
         let footer = bytes.last_chunk().unwrap();
-        assert_eq!(Index::len_from_footer(footer, len), Ok(bytes.len() as u64));
+        let layout = IndexLayout::from_footer(footer, len).unwrap();
+        assert_eq!((layout.frames(), layout.len()), (3, bytes.len() as u64));
+        let at = layout.hash_offset(1) as usize;
+        assert_eq!(bytes[at..at + 32], ChunkId::of(b"second").0);
+        let at = layout.entry_offset(2) as usize;
+        assert_eq!(bytes[at..at + 8], IndexLayout::entry(1, 1024));
         let index = Index::parse(&bytes, len).unwrap();
         let [one, second, third] = index.frames() else {
             panic!("{index:?}");

@@ -21,7 +21,10 @@ mod qcow2;
 pub mod tar;
 
 pub use cluster_map::ClusterMap;
-pub use index::{FRAMES_MAX, Frame, Index, IndexError, IndexWriter, SEEK_TABLE_FOOTER_BYTES};
+pub use index::{
+    ENTRY_BYTES, FRAMES_MAX, Frame, HASH_BYTES, INDEX_HEAD_BYTES, INDEX_TAIL_BYTES, Index,
+    IndexError, IndexLayout, SEEK_TABLE_FOOTER_BYTES,
+};
 pub use piece::{PAGE_BYTES, PIECE_BYTES_MAX, PIECE_BYTES_MIN, piece_len};
 pub use qcow2::{CLUSTER_BYTES, CanonicalQcow2};
 

@@ -3,7 +3,10 @@
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,36 +14,38 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use dvcr_core::disk::CanonicalQcow2;
 use dvcr_importer::{
+    checksum::Checksum,
     format::{DiskImage, Format},
-    image::Disk,
+    image::{Disk, DiskStream, Image},
     layout,
     populate::{
         Header, Options, PopulateError, Progress, State, extract, populate, populate_blank,
         populate_stream,
     },
+    source::Location,
     target::{
-        self, Place, Qcow2Target, RawOptions, RawTarget, Sizing, Target, TargetError,
-        stored_clusters,
+        Place, Qcow2Target, RawOptions, RawTarget, Sizing, Target, TargetError, stored_clusters,
     },
 };
 use serde::Serialize;
-use tokio::runtime::Handle;
 
 use super::{
     bar::Bar,
-    origin::{Origin, OriginArgs, parse_origin},
+    disk::{DiskArgs, Wanted},
+    keep::Keep,
+    outcome::code,
+    process::Process,
     size::{parse_size, show_size},
 };
 
 /// Writes a disk to a file, a volume or a block device
 #[derive(Args, Debug)]
 pub(crate) struct PopulateArgs {
-    /// HOST/REPOSITORY:TAG, oci:DIR[:TAG], a path, an address (https://, s3://, gs://, az://), - for standard input, or
+    /// HOST/REPOSITORY:TAG, a path, an address (https://, s3://, gs://, az://), oci:DIR[:TAG], - for standard input, or
     /// blank: for a disk of zeros
-    #[arg(value_parser = parse_origin)]
-    source: Origin,
+    pub(crate) source: Location,
     /// A block device, a directory (the disk becomes disk.img in it), or a file
-    target: PathBuf,
+    pub(crate) target: PathBuf,
     /// Format of a file
     #[arg(long, value_enum, default_value_t = OutputFormat::Raw)]
     format: OutputFormat,
@@ -48,7 +53,7 @@ pub(crate) struct PopulateArgs {
     #[arg(long, value_parser = parse_size)]
     size: Option<u64>,
     /// Part of the file system that stays free for its own needs, from 0 to 1; CDI's default is 0.06
-    #[arg(long, value_parser = parse_overhead, default_value = "0")]
+    #[arg(long, value_name = "PART", value_parser = parse_overhead, default_value = "0")]
     filesystem_overhead: f64,
     /// Take space for zeros, too
     #[arg(long)]
@@ -59,6 +64,10 @@ pub(crate) struct PopulateArgs {
     /// The source is a tar archive, and its content goes into the directory
     #[arg(long, conflicts_with_all = ["format", "size", "preallocate", "zeroed", "state"])]
     archive: bool,
+    /// What the source's bytes must hash to, like sha256:9f86...; also md5, sha1, sha512, streebog256, streebog512; may be given
+    /// several times. The source is then read from start to end
+    #[arg(long = "checksum", value_name = "ALGORITHM:HEX")]
+    checksums: Vec<Checksum>,
     /// File that remembers what was written, so that the same command goes on after a failure. Beside the target if that is
     /// a file; a device has none unless it is said here
     #[arg(long, value_name = "FILE")]
@@ -73,7 +82,7 @@ pub(crate) struct PopulateArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    origin: OriginArgs,
+    pub(crate) disk: DiskArgs,
     /// How far it is, for who watches.
     #[arg(skip)]
     progress: Arc<Progress>,
@@ -125,48 +134,124 @@ impl PopulateArgs {
         self.progress.clone()
     }
 
-    /// Runs the command. `cancel` is set when somebody wants it to stop.
-    pub(crate) fn run(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
+    /// Where is kept what cannot be read at random.
+    fn keep(&self) -> Keep {
+        match self.disk.work.keep_dir() {
+            Some(parent) => {
+                let (source, target) = (&self.source, self.target.display());
+                let name = format!("{source} onto {target}");
+                Keep::new(parent, name, self.disk.work.bytes_max())
+            }
+            None => Keep::default(),
+        }
+    }
+
+    /// Runs the command. The image that the disk is from, if it is from one.
+    pub(crate) fn run(&self, process: &Process) -> anyhow::Result<Option<Image>> {
         let begin = Instant::now();
         if self.archive {
-            return self.extract(runtime, cancel);
+            self.extract(process)?;
+            return Ok(None);
         }
         let place = Place::of(&self.target)?;
         let progress = self.progress();
         let bar = Bar::follow(progress.clone(), self.json);
-        let (virtual_size, spooled) = match &self.source {
-            Origin::Blank => (self.blank(&place, cancel, &progress)?, None),
-            source => {
-                let streams = self.format == OutputFormat::Raw;
-                let opened = self.origin.open(source, runtime, streams)?;
-                let len = match opened.disk {
-                    Disk::Image(image) => {
-                        self.image(&image, opened.identity, &place, cancel, &progress)?
-                    }
-                    Disk::Stream(stream) => {
-                        let len = stream.virtual_len();
-                        let target = RawTarget::open(&place, len, self.raw_options(false))?;
-                        let options = self.options(None, cancel);
-                        let result = populate_stream(stream, &target, options, &progress);
-                        discard_if_wrong(&place, result)?
-                    }
-                };
-                (len, opened.spooled)
+        let (virtual_size, spooled, image) = match &self.source {
+            Location::Blank => (self.blank(&place, &process.cancel, &progress)?, None, None),
+            _ => {
+                let keep = self.keep();
+                let result = self.bring(&place, &keep, process, &progress);
+                let over = result
+                    .as_ref()
+                    .map_or_else(|error| code(error) == 1, |_| true);
+                if over {
+                    keep.remove();
+                } else if keep.is_used() {
+                    process.kept.store(true, Ordering::Relaxed);
+                }
+                result?
             }
         };
         drop(bar);
-        self.summarise(&place, virtual_size, spooled, &progress, begin.elapsed())
+        self.summarise(&place, virtual_size, spooled, &progress, begin.elapsed())?;
+        Ok(image)
     }
 
-    fn extract(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
+    /// Writes what is in the source; the length that a guest sees, what went to a temporary file, and the image it was in.
+    fn bring(
+        &self,
+        place: &Place,
+        keep: &Keep,
+        process: &Process,
+        progress: &Progress,
+    ) -> anyhow::Result<(u64, Option<u64>, Option<Image>)> {
+        let wanted = Wanted {
+            streams: self.format == OutputFormat::Raw,
+            checksums: &self.checksums,
+            keep,
+        };
+        let opened = self.disk.open(&self.source, wanted, process)?;
+        let identity = opened.identity;
+        let len = match opened.disk {
+            Disk::Image(image) => self.image(&image, identity, place, process, progress)?,
+            Disk::Stream(stream) => self.stream(stream, identity, place, process, progress)?,
+        };
+        let image = opened.image.map(|(image, _)| image);
+        Ok((len, opened.spooled, image))
+    }
+
+    /// Writes a disk as it comes; the length that a guest sees.
+    fn stream(
+        &self,
+        stream: DiskStream,
+        identity: Option<String>,
+        place: &Place,
+        process: &Process,
+        progress: &Progress,
+    ) -> anyhow::Result<u64> {
+        let len = stream.virtual_len();
+        let state = self.state(identity, len.unwrap_or(0), place, process)?;
+        let keep = state.as_ref().is_some_and(State::is_resumed);
+        let target = RawTarget::open(place, len, self.raw_options(keep));
+        let target = target.or_else(|error| give_up(state.as_ref().filter(|_| !keep), error))?;
+        let options = self.options(state.as_ref(), &process.cancel);
+        let result = populate_stream(stream, &target, options, progress);
+        drop(target);
+        let wrong = is_wrong(&result);
+        if wrong {
+            self.discard(place, &process.cancel)?;
+        }
+        if let Some(state) = state.filter(|_| wrong || result.is_ok()) {
+            state.remove().context("remove the state file")?;
+        }
+        Ok(result?)
+    }
+
+    /// Content that turned out to be wrong does not stay where a good disk is expected: the file goes, a device becomes zeros.
+    fn discard(&self, place: &Place, cancel: &AtomicBool) -> anyhow::Result<()> {
+        let what = "remove the disk that turned out to be wrong";
+        if let Place::File(path) = place {
+            return std::fs::remove_file(path).context(what);
+        }
+        let options = RawOptions {
+            known_zero: false,
+            ..self.raw_options(false)
+        };
+        let target = RawTarget::open(place, Some(0), options).context(what)?;
+        let progress = Progress::default();
+        populate_blank(&target, self.options(None, cancel), &progress).context(what)
+    }
+
+    fn extract(&self, process: &Process) -> anyhow::Result<()> {
         if !self.target.is_dir() {
             bail!(
                 "{} is no directory to unpack an archive into",
                 self.target.display()
             );
         }
-        let stream = self.origin.stream(&self.source, runtime)?;
-        let done = extract(stream, &self.target, self.origin.unpacked_max(), cancel)?;
+        let stream = self.disk.stream(&self.source, &self.checksums, process)?;
+        let unpacked_max = self.disk.unpacked_max();
+        let done = extract(stream, &self.target, unpacked_max, &process.cancel)?;
         eprintln!(
             "{} files and {} directories, {}",
             done.files,
@@ -210,46 +295,46 @@ impl PopulateArgs {
         image: &DiskImage,
         identity: Option<String>,
         place: &Place,
-        cancel: &AtomicBool,
+        process: &Process,
         progress: &Progress,
     ) -> anyhow::Result<u64> {
-        let format = self.format;
-        let state = self
-            .state_path(place)
-            .zip(identity)
-            .map(|(path, image_name)| {
-                let header = Header {
-                    image: image_name,
-                    virtual_len: image.virtual_len(),
-                    target: format!("{format:?} {:?} {}", self.size, self.preallocate),
-                };
-                let state = State::open(&path, &header);
-                state.map_err(|error| match error.kind() {
-                    // Another populate has it, and writes the same target.
-                    ErrorKind::WouldBlock => TargetError::Busy(place.path().to_owned()).into(),
-                    _ => anyhow::Error::new(error)
-                        .context(format!("open the state file {}", path.display())),
-                })
-            });
-        let state = state.transpose()?;
+        let state = self.state(identity, image.virtual_len(), place, process)?;
         let keep = state.as_ref().is_some_and(State::is_resumed);
-        let opened = self.open_target(image, place, keep);
-        let target = match opened {
-            Ok(target) => target,
-            Err(error) => {
-                // Nothing was written, and nothing that could be gone on with.
-                if let Some(state) = state.filter(|_| !keep) {
-                    state.remove()?;
-                }
-                return Err(error);
-            }
-        };
-        let options = self.options(state.as_ref(), cancel);
+        let target = self.open_target(image, place, keep);
+        let target = target.or_else(|error| give_up(state.as_ref().filter(|_| !keep), error))?;
+        let options = self.options(state.as_ref(), &process.cancel);
         populate(image, &*target, options, progress)?;
         if let Some(state) = state {
             state.remove().context("remove the state file")?;
         }
         Ok(target.guest_len().unwrap_or(image.virtual_len()))
+    }
+
+    /// What earlier runs wrote of the disk that `identity` tells from others; `None` if nothing does, or nobody says where to note it.
+    fn state(
+        &self,
+        identity: Option<String>,
+        virtual_len: u64,
+        place: &Place,
+        process: &Process,
+    ) -> anyhow::Result<Option<State>> {
+        let Some((path, image)) = self.state_path(place).zip(identity) else {
+            return Ok(None);
+        };
+        let header = Header {
+            image,
+            virtual_len,
+            target: format!("{:?} {:?} {}", self.format, self.size, self.preallocate),
+        };
+        let state = State::open(&path, &header);
+        process.kept.store(state.is_ok(), Ordering::Relaxed);
+        Ok(Some(state.map_err(|error| match error.kind() {
+            // Another populate has it, and writes the same target.
+            ErrorKind::WouldBlock => TargetError::Busy(place.path().to_owned()).into(),
+            _ => {
+                anyhow::Error::new(error).context(format!("open the state file {}", path.display()))
+            }
+        })?))
     }
 
     fn open_target(
@@ -373,12 +458,15 @@ pub(crate) fn canonical(
     CanonicalQcow2::new(len, map).with_context(why)
 }
 
-/// Content that turned out to be wrong does not stay where a good disk is expected.
-fn discard_if_wrong(place: &Place, result: Result<u64, PopulateError>) -> anyhow::Result<u64> {
-    if let Err(PopulateError::Stream(error)) = &result
-        && error.kind() == ErrorKind::InvalidData
-    {
-        target::remove(place).context("remove the disk that turned out to be wrong")?;
+/// Nothing was written, and nothing that could be gone on with.
+fn give_up<T>(state: Option<&State>, error: impl Into<anyhow::Error>) -> anyhow::Result<T> {
+    if let Some(state) = state {
+        state.remove().context("remove the state file")?;
     }
-    Ok(result?)
+    Err(error.into())
+}
+
+/// Whether a stream was not what it should have been.
+fn is_wrong(result: &Result<u64, PopulateError>) -> bool {
+    matches!(result, Err(PopulateError::Stream(error)) if error.kind() == ErrorKind::InvalidData)
 }

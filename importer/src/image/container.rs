@@ -56,7 +56,7 @@ pub(super) fn find(
                 layer.digest
             )));
         }
-        let verified = Verified::new(image.repository.stream(layer)?, layer);
+        let verified = Verified::new(image.repository.stream_from(layer, 0)?, layer);
         let verdict = verified.verdict();
         let mut stream = Unwrapped::decoded(verified, bytes_max)?;
         let head = stream.head();

@@ -62,15 +62,21 @@ impl Image {
                     let (layer, _) = self.indexed_layer().ok_or(LayoutError::Other)?;
                     let name = archive.file_name()?;
                     if file.is_none_or(|wanted| wanted.trim_start_matches('/') == name) {
-                        return Ok(Source {
-                            disk: Disk::Image(archive.image()?),
-                            file: name.to_owned(),
-                            layer: layer.clone(),
-                            spooled: None,
-                        });
+                        match archive.image() {
+                            Ok(image) => {
+                                return Ok(Source {
+                                    disk: Disk::Image(image),
+                                    file: name.to_owned(),
+                                    layer: layer.clone(),
+                                    spooled: None,
+                                });
+                            }
+                            Err(LayoutError::Other) => {}
+                            Err(error) => return Err(error.into()),
+                        }
                     }
                 }
-                // Somebody made another layer of ours and kept its annotations, or another file is wanted.
+                // Somebody made another layer of ours and kept its annotations, another file is wanted, or it is in a wrapping.
                 self.open_container(file, spool, streams)
             }
             Kind::ContainerDisk => self.open_container(file, spool, streams),
@@ -78,9 +84,10 @@ impl Image {
         }
     }
 
-    /// The index of an image of our layout.
+    /// The index of an image of our layout, unless it is too large to be held in memory.
     pub fn index(&self) -> Result<Option<Index>, ImageError> {
-        Ok(self.archive()?.map(|archive| archive.index().clone()))
+        let archive = self.archive()?;
+        Ok(archive.and_then(|archive| archive.index().cloned()))
     }
 
     /// The layer of our layout; `None` if it is none, or not what its annotations say.
@@ -122,7 +129,7 @@ impl Image {
         streams: bool,
     ) -> Result<Source, ImageError> {
         let layer = self.artifact_layer(file)?;
-        let verified = Verified::new(self.repository.stream(layer)?, layer);
+        let verified = Verified::new(self.repository.stream_from(layer, 0)?, layer);
         let verdict = verified.verdict();
         let stream = Unwrapped::new(verified, spool.unwrapped_bytes_max)?;
         let said = layer.annotations.get(ANNOTATION_DISK_SIZE);
@@ -205,6 +212,8 @@ pub struct DiskStream {
     /// The last of them: only there a fixed VHD shows.
     tail: Box<[u8; DETECT_TAIL_BYTES]>,
     ended: bool,
+    /// Whether a VHD's footer is given like the rest.
+    footer: bool,
     verdict: Option<Verdict>,
 }
 
@@ -222,7 +231,17 @@ impl DiskStream {
             given: 0,
             tail: Box::new([0; DETECT_TAIL_BYTES]),
             ended: false,
+            footer: false,
             verdict,
+        }
+    }
+
+    /// Leaves it to the reader to look for the footer of a fixed VHD, which is an error otherwise.
+    #[must_use]
+    pub fn with_footer(self) -> Self {
+        Self {
+            footer: true,
+            ..self
         }
     }
 
@@ -272,7 +291,8 @@ impl Read for DiskStream {
                 self.tail[place..].copy_from_slice(&buf[len - last..len]);
                 return Ok(len);
             }
-            if detect(&[], Some(&*self.tail)).is_ok_and(|format| !format.is_sequential()) {
+            let footer = detect(&[], Some(&*self.tail)).is_ok_and(|format| !format.is_sequential());
+            if footer && !self.footer {
                 return Err(wrong(
                     "the disk is a fixed VHD, which only its end shows: unpack it, or convert it with `qemu-img convert`",
                 ));

@@ -12,7 +12,7 @@ use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
 
 use super::{Document, Repository};
-use crate::source::ReadAt;
+use crate::source::{ReadAt, check_range};
 
 /// What is fetched at a time: some fifty frames of our layout, so that requests cost little beside what they bring.
 const WINDOW_BYTES: u64 = 1 << 20;
@@ -57,9 +57,9 @@ impl Repository for Registry {
         }))
     }
 
-    fn stream(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>> {
-        // A range of everything: whoever reads it compares its digest, once is enough.
-        let reader = self.repository.blob_range(&blob.digest, 0..blob.size);
+    fn stream_from(&self, blob: &Descriptor, start: u64) -> io::Result<Box<dyn Read + Send>> {
+        // A range even of everything: whoever reads it compares its digest, once is enough.
+        let reader = self.repository.blob_range(&blob.digest, start..blob.size);
         Ok(Box::new(RemoteStream {
             reader: self.runtime.block_on(reader).map_err(failed)?,
             runtime: self.runtime.clone(),
@@ -115,10 +115,7 @@ impl ReadAt for RemoteBlob {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let end = offset.checked_add(buf.len() as u64);
-        if end.is_none_or(|end| end > self.len) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        check_range(self.len, offset, buf.len())?;
         if buf.len() as u64 >= WINDOW_BYTES {
             return self.fetch(offset, buf);
         }

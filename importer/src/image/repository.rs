@@ -26,8 +26,8 @@ pub trait Repository: Send + Sync {
     /// A blob, to be read at random; its length is what the descriptor says. Nothing is verified.
     fn blob(&self, blob: &Descriptor) -> io::Result<Arc<dyn ReadAt>>;
 
-    /// A blob, to be read once from start to end. Nothing is verified.
-    fn stream(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(Reader::new(self.blob(blob)?)))
+    /// A blob from `start` on, to be read once. Nothing is verified.
+    fn stream_from(&self, blob: &Descriptor, start: u64) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(Reader::starting_at(self.blob(blob)?, start)))
     }
 }

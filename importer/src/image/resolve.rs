@@ -92,6 +92,18 @@ impl Image {
         )))
     }
 
+    /// The same image, its blobs read by way of another repository.
+    #[must_use]
+    pub fn through<R: Repository + 'static>(
+        self,
+        repository: impl FnOnce(Arc<dyn Repository>) -> R,
+    ) -> Self {
+        Self {
+            repository: Arc::new(repository(self.repository)),
+            ..self
+        }
+    }
+
     /// Digest of the image's manifest.
     pub fn digest(&self) -> Digest {
         self.digest
@@ -118,24 +130,29 @@ impl Image {
 
     /// Labels of the image's config; none if it is no container's.
     pub fn labels(&self) -> Result<BTreeMap<String, String>, ImageError> {
+        Ok(self.container_config()?.labels.unwrap_or_default())
+    }
+
+    /// Variables, as `NAME=value`, of the image's config; none if it is no container's.
+    pub fn environment(&self) -> Result<Vec<String>, ImageError> {
+        Ok(self.container_config()?.environment.unwrap_or_default())
+    }
+
+    fn container_config(&self) -> Result<Config, ImageError> {
         let config = self.manifest.config.as_ref();
         let Some(config) = config.filter(|c| CONTAINER_CONFIGS.contains(&c.media_type.as_str()))
         else {
-            return Ok(BTreeMap::new());
+            return Ok(Config::default());
         };
         if config.size > CONFIG_BYTES_MAX {
             return Err(ImageError::refused("the image's config is too large"));
         }
         let mut bytes = vec![];
-        let mut stream = Verified::new(self.repository.stream(config)?, config);
+        let mut stream = Verified::new(self.repository.stream_from(config, 0)?, config);
         stream.read_to_end(&mut bytes)?;
         let document: ConfigDocument = serde_json::from_slice(&bytes)
             .map_err(|error| ImageError::refused(format!("the image's config: {error}")))?;
-        Ok(document
-            .config
-            .unwrap_or_default()
-            .labels
-            .unwrap_or_default())
+        Ok(document.config.unwrap_or_default())
     }
 
     /// The layer of our layout, and the digest of its index. The last one counts, as the last file in `disk/` does.
@@ -165,4 +182,6 @@ struct ConfigDocument {
 struct Config {
     #[serde(rename = "Labels")]
     labels: Option<BTreeMap<String, String>>,
+    #[serde(rename = "Env")]
+    environment: Option<Vec<String>>,
 }

@@ -5,17 +5,18 @@ use std::{cell::RefCell, io, sync::Arc};
 use dvcr_core::{
     chunk::ChunkId,
     disk::{
-        Frame, Index, SEEK_TABLE_FOOTER_BYTES,
+        Frame, Index,
         tar::{self, HEAD_BYTES, QCOW2_NAME},
     },
     oci::Digest,
 };
 use quick_cache::sync::Cache;
 
-use super::LayoutError;
+use super::{LayoutError, frames::Frames};
 use crate::{
-    format::{DiskImage, Format},
+    format::{DETECT_HEAD_BYTES, DiskImage, Format},
     source::{ReadAt, Slice},
+    wrapping::Wrapping,
 };
 
 /// Longest frame that is read, stored or raw: 1 MiB, of which a registry makes one chunk. Ours have 96 KiB at most.
@@ -32,7 +33,7 @@ thread_local! {
 /// The archive in a layer of this layout. May be read from several threads at once; every frame is checked against its hash.
 pub struct Archive {
     layer: Arc<dyn ReadAt>,
-    index: Index,
+    frames: Frames,
     decoded: Cache<u64, Arc<[u8]>>,
 }
 
@@ -40,41 +41,20 @@ impl Archive {
     /// Reads the index at the layer's end. `digest` is what the layer's descriptor says of it, if that is known: without it
     /// a source that lies can make up everything.
     pub fn open(layer: Arc<dyn ReadAt>, digest: Option<&Digest>) -> Result<Self, LayoutError> {
-        let len = layer.len();
-        let mut footer = [0; SEEK_TABLE_FOOTER_BYTES];
-        let footer_at = len
-            .checked_sub(footer.len() as u64)
-            .ok_or(LayoutError::Other)?;
-        layer.read_at(footer_at, &mut footer)?;
-        let index_len = Index::len_from_footer(&footer, len)?;
-        let mut index = vec![0; index_len as usize];
-        layer.read_at(len - index_len, &mut index)?;
-        if let Some(digest) = digest
-            && Digest::of(digest.algorithm(), &index) != *digest
-        {
-            return Err(LayoutError::Broken("its index has another digest"));
-        }
-        let index = Index::parse(&index, len)?;
-        let lens = index
-            .frames()
-            .iter()
-            .flat_map(|frame| [&frame.stored, &frame.raw].map(|range| range.end - range.start));
-        if lens.max().is_some_and(|len| len > FRAME_BYTES_MAX) {
-            return Err(LayoutError::Other);
-        }
+        let frames = Frames::open(&layer, digest)?;
         Ok(Self {
             layer,
-            index,
+            frames,
             decoded: Cache::new(FRAMES_CACHED),
         })
     }
 
-    /// Where each frame lies and what it holds.
-    pub fn index(&self) -> &Index {
-        &self.index
+    /// Where each frame lies and what it holds; `None` if the disk is so large that this is not held in memory.
+    pub fn index(&self) -> Option<&Index> {
+        self.frames.whole()
     }
 
-    /// Fetches, checks and decodes one frame of [`Archive::index`].
+    /// Fetches, checks and decodes one frame.
     pub fn read_frame(&self, frame: &Frame) -> io::Result<Vec<u8>> {
         let mut raw = vec![0; (frame.raw.end - frame.raw.start) as usize];
         self.read_frame_into(frame, &mut raw)?;
@@ -107,7 +87,7 @@ impl Archive {
     /// Name and length of the file in the archive.
     fn file(&self) -> Result<(&'static str, u64), LayoutError> {
         let mut head = [0; HEAD_BYTES];
-        if self.index.raw_len() < head.len() as u64 {
+        if self.frames.raw_len() < head.len() as u64 {
             return Err(LayoutError::Other);
         }
         self.read_at(0, &mut head)?;
@@ -119,45 +99,47 @@ impl Archive {
         Ok(self.file()?.0)
     }
 
-    /// The image in the archive.
+    /// The image in the archive. A file that was kept as it came, in a wrapping, is [`LayoutError::Other`]: it is read as a stream,
+    /// like any other image's.
     pub fn image(self) -> Result<DiskImage, LayoutError> {
         let (name, len) = self.file()?;
         let file = Slice::new(self, HEAD_BYTES as u64, len)
             .ok_or(LayoutError::Broken("its file is longer than its archive"))?;
         let file = Arc::new(file);
         // The name is the layout's own, not a guess.
-        Ok(if name == QCOW2_NAME {
-            DiskImage::open_as(Format::Qcow2, file)?
-        } else {
-            DiskImage::open(file)?
-        })
+        if name == QCOW2_NAME {
+            return Ok(DiskImage::open_as(Format::Qcow2, file)?);
+        }
+        let mut head = vec![0; len.min(DETECT_HEAD_BYTES as u64) as usize];
+        file.read_at(0, &mut head)?;
+        match Wrapping::detect(&head) {
+            None => Ok(DiskImage::open(file)?),
+            Some(_) => Err(LayoutError::Other),
+        }
     }
 }
 
 impl ReadAt for Archive {
     fn len(&self) -> u64 {
-        self.index.raw_len()
+        self.frames.raw_len()
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let (mut offset, mut rest) = (offset, buf);
         while !rest.is_empty() {
-            let frame = self
-                .index
-                .frame_at(offset)
-                .ok_or(io::ErrorKind::UnexpectedEof)?;
+            let frame = self.frames.at(offset)?;
             let len = (frame.raw.end - frame.raw.start) as usize;
             if frame.raw.start == offset && len <= rest.len() && self.decoded.get(&offset).is_none()
             {
                 // All of it is wanted, and nobody else will want it soon.
                 let (part, behind) = rest.split_at_mut(len);
-                self.read_frame_into(frame, part)?;
+                self.read_frame_into(&frame, part)?;
                 offset += len as u64;
                 rest = behind;
                 continue;
             }
             let raw = self.decoded.get_or_insert_with(&frame.raw.start, || {
-                self.read_frame(frame).map(Arc::<[u8]>::from)
+                self.read_frame(&frame).map(Arc::<[u8]>::from)
             })?;
             let raw = &raw[(offset - frame.raw.start) as usize..];
             let (part, behind) = rest.split_at_mut(raw.len().min(rest.len()));

@@ -1,17 +1,18 @@
 //! From a disk that can be read twice to its layer.
 
-use std::{collections::BTreeMap, io::Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::Path,
+};
 
 use dvcr_core::{
-    disk::{
-        ANNOTATION_INDEX_DIGEST, ANNOTATION_INDEX_OFFSET, ANNOTATION_LAYOUT, IndexWriter,
-        LAYOUT_VERSION,
-    },
+    disk::{ANNOTATION_INDEX_DIGEST, ANNOTATION_INDEX_OFFSET, ANNOTATION_LAYOUT, LAYOUT_VERSION},
     oci::{Algorithm, Digest},
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{Content, LayoutError, encode, pieces};
+use super::{Content, IndexSpool, LayoutError, encode, pieces};
 
 /// A layer that was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +49,16 @@ pub fn write_layer(
     threads: usize,
     out: &mut dyn Write,
 ) -> Result<Layer, LayoutError> {
+    write_layer_in(content, threads, &std::env::temp_dir(), out)
+}
+
+/// The same; the index of a large disk waits in a temporary file in `dir`.
+pub fn write_layer_in(
+    content: &Content<'_>,
+    threads: usize,
+    dir: &Path,
+    out: &mut dyn Write,
+) -> Result<Layer, LayoutError> {
     let mut diff_id = Sha256::new();
     let hashed = pieces(content).map(|piece| {
         let piece = piece?;
@@ -55,25 +66,45 @@ pub fn write_layer(
         Ok(((), piece))
     });
     let mut hash = Sha256::new();
-    let mut index = IndexWriter::default();
+    let mut index = IndexSpool::new(dir);
     let mut index_offset = 0;
     encode(hashed, threads, |(), raw_len, frame| {
         out.write_all(frame)?;
         hash.update(frame);
-        index.push(frame, raw_len).ok_or(LayoutError::TooLarge)?;
+        index.push(frame, raw_len)?;
         index_offset += frame.len() as u64;
         Ok(())
     })?;
-    let index = index.finish();
-    out.write_all(&index)?;
-    hash.update(&index);
+    let mut hashed = Hashed {
+        out,
+        hash: &mut hash,
+    };
+    let (index_len, index_digest) = index.finish(&mut hashed)?;
     Ok(Layer {
         digest: digest(hash),
-        len: index_offset + index.len() as u64,
+        len: index_offset + index_len,
         diff_id: digest(diff_id),
         index_offset,
-        index_digest: Digest::sha256(&index),
+        index_digest,
     })
+}
+
+/// Hashes what is written through it.
+pub(crate) struct Hashed<'a> {
+    pub(crate) out: &'a mut dyn Write,
+    pub(crate) hash: &'a mut Sha256,
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let len = self.out.write(buf)?;
+        self.hash.update(&buf[..len]);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Writes the same archive without compression; its digest and length.

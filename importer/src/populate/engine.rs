@@ -23,8 +23,8 @@ use crate::{
     target::{AlignedBuf, Target},
 };
 
-/// Bytes that are written between two syncs, at least: so much is fetched twice after a kill, and so much dirty memory there
-/// is at most, beside what is on its way.
+/// Bytes that are written between two syncs, at least: so much dirty memory there is at most, beside what is on its way, and so much
+/// may be lost if the power fails.
 const CHECKPOINT_BYTES: u64 = 128 << 20;
 
 /// Threads if nobody says: each has a window of 4 MiB, and waits for a network most of the time.
@@ -93,7 +93,7 @@ pub fn populate(
     finish(target, image.virtual_len())
 }
 
-/// Writes a disk as it comes, and zeros behind it. Its length, in bytes.
+/// Writes a disk as it comes, and zeros behind it. What an earlier run wrote is not written again. Its length, in bytes.
 pub fn populate_stream(
     mut stream: DiskStream,
     target: &dyn Target,
@@ -102,11 +102,6 @@ pub fn populate_stream(
 ) -> Result<u64, PopulateError> {
     progress.expect(stream.virtual_len().unwrap_or(0));
     let mut len = 0;
-    let options = Options {
-        // Nothing can be left out of a stream.
-        state: None,
-        ..options
-    };
     let run = Run::new(None, target, options, progress);
     run.all(|jobs| {
         loop {
@@ -291,19 +286,16 @@ impl<'a> Run<'a> {
             }
             let result = match job {
                 Job::Window(window) => self.window(&window, &mut buf),
-                Job::Bytes { offset, len, buf } => {
-                    let result = self.write(offset, &buf[..len]);
-                    self.progress.add_done(len as u64);
+                Job::Bytes {
+                    offset,
+                    len,
+                    buf: bytes,
+                } => {
+                    let result = self.bytes(offset, &bytes[..len], &mut buf);
                     if let Ok(mut spare) = self.spare.lock() {
-                        spare.push(buf);
+                        spare.push(bytes);
                     }
-                    result.map(|()| {
-                        Some(Written {
-                            offset,
-                            len: len as u64,
-                            hash: 0,
-                        })
-                    })
+                    result
                 }
             };
             match result {
@@ -314,6 +306,50 @@ impl<'a> Run<'a> {
                 Ok(None) => {}
                 Err(error) => self.stop(error),
             }
+        }
+    }
+
+    /// Writes what came in a stream. `None` if there is nothing to note, because it was in place.
+    fn bytes(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        buf: &mut AlignedBuf,
+    ) -> Result<Option<Written>, PopulateError> {
+        let len = bytes.len() as u64;
+        let written = self.written(offset, bytes);
+        let known = self.known(offset, len) == Some(written.hash);
+        if known && self.is_in_place(&written, &mut buf[..bytes.len()]) {
+            self.progress.add_kept(len);
+            self.progress.add_done(len);
+            return Ok(None);
+        }
+        self.write(offset, bytes)?;
+        self.progress.add_done(len);
+        Ok(Some(written))
+    }
+
+    /// What an earlier run noted of a window.
+    fn known(&self, offset: u64, len: u64) -> Option<u128> {
+        let state = self.options.state?;
+        state.window(offset, len)
+    }
+
+    /// Reads a window back. A target that cannot be read there is written anew.
+    fn is_in_place(&self, written: &Written, buf: &mut [u8]) -> bool {
+        self.target.read_at(written.offset, buf).is_ok()
+            && Written::new(written.offset, buf) == *written
+    }
+
+    /// What there is to note of a window.
+    fn written(&self, offset: u64, bytes: &[u8]) -> Written {
+        match self.options.state {
+            Some(_) => Written::new(offset, bytes),
+            None => Written {
+                offset,
+                len: bytes.len() as u64,
+                hash: 0,
+            },
         }
     }
 
@@ -337,18 +373,12 @@ impl<'a> Run<'a> {
         let len = range.end - range.start;
         let buf = &mut buf[..len as usize];
         let data_len: u64 = data.iter().map(|part| part.end - part.start).sum();
-        if let Some(hash) = self
-            .options
-            .state
-            .and_then(|state| state.window(offset, len))
+        if let Some(hash) = self.known(offset, len)
+            && self.is_in_place(&Written { offset, len, hash }, buf)
         {
-            // A target that cannot be read here is written anew.
-            let there = self.target.read_at(offset, buf).is_ok();
-            if there && Written::new(offset, buf).hash == hash {
-                self.progress.add_kept(data_len);
-                self.progress.add_done(data_len);
-                return Ok(None);
-            }
+            self.progress.add_kept(data_len);
+            self.progress.add_done(data_len);
+            return Ok(None);
         }
         let mut at = offset;
         for part in data {
@@ -360,15 +390,7 @@ impl<'a> Run<'a> {
         buf[(at - offset) as usize..].fill(0);
         self.write(offset, buf)?;
         self.progress.add_done(data_len);
-        let written = match self.options.state {
-            Some(_) => Written::new(offset, buf),
-            None => Written {
-                offset,
-                len,
-                hash: 0,
-            },
-        };
-        Ok(Some(written))
+        Ok(Some(self.written(offset, buf)))
     }
 
     /// Writes a window: data as it is, zeros as holes.
@@ -396,34 +418,28 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Collects what was written, and every now and then makes it durable and notes it.
+    /// Notes what was written at once, and makes it durable every now and then. A note that the power spares while it takes what
+    /// was written does no harm: nothing is left out of the next run before it was read back.
     fn checkpoints(&self, done: Receiver<Written>) {
-        let mut pending = vec![];
         let mut bytes = 0;
         for written in done {
             bytes += written.len;
-            pending.push(written);
-            if bytes >= CHECKPOINT_BYTES {
-                if let Err(error) = self.checkpoint(&mut pending) {
-                    // A second sync might succeed, and would mean nothing.
-                    return self.stop(error);
-                }
-                bytes = 0;
+            let noted = match self.options.state {
+                Some(state) => state.append(&[written]).map_err(PopulateError::State),
+                None => Ok(()),
+            };
+            let synced = match bytes >= CHECKPOINT_BYTES {
+                true => self.target.sync().map_err(PopulateError::Sync),
+                false => Ok(()),
+            };
+            if let Err(error) = noted.and(synced) {
+                // A second sync might succeed, and would mean nothing.
+                return self.stop(error);
             }
+            bytes %= CHECKPOINT_BYTES;
         }
-        if !pending.is_empty()
-            && let Err(error) = self.checkpoint(&mut pending)
-        {
-            self.stop(error);
+        if let Err(error) = self.target.sync() {
+            self.stop(PopulateError::Sync(error));
         }
-    }
-
-    fn checkpoint(&self, pending: &mut Vec<Written>) -> Result<(), PopulateError> {
-        self.target.sync().map_err(PopulateError::Sync)?;
-        if let Some(state) = self.options.state {
-            state.append(pending).map_err(PopulateError::State)?;
-        }
-        pending.clear();
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! What an earlier run wrote, so that the next one goes on.
 //!
-//! A text file. The first line says which disk goes to which target; each other line names a window that was durable before
-//! the line was written, with a hash of its bytes:
+//! A text file. The first line says which disk goes to which target; each other line names a window that was written, with a hash
+//! of its bytes:
 //!
 //! ```text
 //! dvcr-populate 1 <image> <length of the disk> <what the target is>
@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The file is a hint and no more: a window is left out only if the target's bytes, read back, have that hash. So it does no harm
-//! that a target was overwritten or exchanged, or that a line is torn.
+//! that a target was overwritten or exchanged, that a line is torn, or that the power failed before a window was durable: what is
+//! read back and in place is synced with everything else before a populate is done.
 
 use std::{
     collections::HashMap,
@@ -112,19 +113,18 @@ impl State {
         (*known_len == len).then_some(*hash)
     }
 
-    /// Notes windows that are durable on the target, durably.
+    /// Notes windows that were written to the target.
     pub(super) fn append(&self, written: &[Written]) -> io::Result<()> {
         let mut lines = String::new();
         for Written { offset, len, hash } in written {
             // Writing to a string cannot fail.
             let _ = writeln!(lines, "{offset} {len} {hash:032x}");
         }
-        (&self.file).write_all(lines.as_bytes())?;
-        self.file.sync_data()
+        (&self.file).write_all(lines.as_bytes())
     }
 
-    /// The disk is whole: there is nothing to go on with.
-    pub fn remove(self) -> io::Result<()> {
+    /// There is nothing to go on with: the disk is whole, or was never begun.
+    pub fn remove(&self) -> io::Result<()> {
         fs::remove_file(&self.path)
     }
 }

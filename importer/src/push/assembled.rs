@@ -8,11 +8,12 @@ use std::{
     thread,
 };
 
-use dvcr_core::{disk::IndexWriter, oci::Digest};
 use sha2::{Digest as _, Sha256};
 
 use super::{FrameSpool, frames::Record};
-use crate::layout::{Encoder, FRAME_BYTES_MAX, Layer, LayoutError, Surrounding, digest, encode};
+use crate::layout::{
+    Encoder, FRAME_BYTES_MAX, Hashed, IndexSpool, Layer, LayoutError, Surrounding, digest, encode,
+};
 
 /// Decoded pieces between the thread that decodes and the one that hashes: 6 MiB.
 const PIECES_AHEAD: usize = 64;
@@ -41,7 +42,7 @@ impl Assembled {
         surrounding: Surrounding<'_>,
         threads: usize,
     ) -> Result<Self, LayoutError> {
-        let mut index = IndexWriter::default();
+        let mut index = IndexSpool::new(dir);
         let mut diff_id = Sha256::new();
         let mut tables = BufWriter::new(File::create(dir.join(TABLES))?);
         let (mut len, mut plain_len) = (0, 0);
@@ -50,7 +51,7 @@ impl Assembled {
             Ok(((), piece))
         });
         encode(before, threads, |(), raw_len, frame| {
-            index.push(frame, raw_len).ok_or(LayoutError::TooLarge)?;
+            index.push(frame, raw_len)?;
             len += frame.len() as u64;
             plain_len += raw_len as u64;
             Ok(tables.write_all(frame)?)
@@ -59,38 +60,35 @@ impl Assembled {
         let tables_len = len;
         for record in spool.records()? {
             let record = record?;
-            index
-                .push_known(record.id, record.stored_len, record.raw_len)
-                .ok_or(LayoutError::TooLarge)?;
+            index.push_known(record.id, record.stored_len, record.raw_len)?;
             len += u64::from(record.stored_len);
             plain_len += u64::from(record.raw_len);
         }
         let frames_len = len - tables_len;
         let behind = surrounding.behind();
-        let mut end = Encoder::new()?.encode(&behind)?;
-        index
-            .push(&end, behind.len())
-            .ok_or(LayoutError::TooLarge)?;
+        let end = Encoder::new()?.encode(&behind)?;
+        index.push(&end, behind.len())?;
         let index_offset = len + end.len() as u64;
         plain_len += behind.len() as u64;
-        let index = index.finish();
-        let index_digest = Digest::sha256(&index);
-        end.extend_from_slice(&index);
-        std::fs::write(dir.join(INDEX), &end)?;
+        let mut last = BufWriter::new(File::create(dir.join(INDEX))?);
+        last.write_all(&end)?;
+        let (index_len, index_digest) = index.finish(&mut last)?;
+        last.flush()?;
+        let end_len = end.len() as u64 + index_len;
         let parts = [
             (dir.join(TABLES), tables_len),
             (dir.join("frames"), frames_len),
-            (dir.join(INDEX), end.len() as u64),
+            (dir.join(INDEX), end_len),
         ];
 
         let mut hash = Sha256::new();
-        io::copy(&mut File::open(dir.join(TABLES))?, &mut Hashed(&mut hash))?;
+        hash_file(&dir.join(TABLES), &mut hash)?;
         let diff_id = hash_frames(spool, &mut hash, diff_id)?;
-        hash.update(&end);
+        hash_file(&dir.join(INDEX), &mut hash)?;
         Ok(Self {
             layer: Layer {
                 digest: digest(hash),
-                len: len + end.len() as u64,
+                len: len + end_len,
                 diff_id: digest(diff_id.chain_update(&behind)),
                 index_offset,
                 index_digest,
@@ -162,16 +160,7 @@ fn hash_frames(
     })
 }
 
-/// A hash to write to.
-struct Hashed<'a>(&'a mut Sha256);
-
-impl Write for Hashed<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.update(buf);
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn hash_file(path: &Path, hash: &mut Sha256) -> io::Result<u64> {
+    let out = &mut io::sink();
+    io::copy(&mut File::open(path)?, &mut Hashed { out, hash })
 }

@@ -1,7 +1,6 @@
 //! The place in a registry where an image goes.
 
 use std::{
-    fs,
     io::{self, Read, Write},
     path::Path,
     sync::Arc,
@@ -9,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use dvcr_client::{
-    BlobSource, BlobStream, BoxError, Error, Pushed, RawManifest, RemoteBlob, Repository,
+    BlobSource, BlobStream, BoxError, Error, Pushed, RawManifest, RemoteBlob, Repository, Upload,
 };
 use dvcr_core::oci::{Algorithm, Descriptor, Digest, Reference, Tag};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
@@ -18,19 +17,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Assembled, Compression, LayerFacts, MANIFEST_MEDIA_TYPE, SourceFacts, config,
-    image::CONFIG_MEDIA_TYPE, manifest, writer::UploadWriter,
+    image::CONFIG_MEDIA_TYPE,
+    manifest,
+    session::{Blocks, Session},
+    writer::{REQUEST_BYTES, UploadWriter, Written},
 };
 use crate::{
     image::Image,
-    layout::{Content, LayoutError, write_layer, write_plain},
+    layout::{Content, LayoutError, write_layer_in, write_plain},
     source::retry::SourceError,
 };
 
 /// Bytes that are read from a layer on disk at a time.
 const READ_BYTES: usize = 256 << 10;
-
-/// Where an upload notes its session.
-const SESSION: &str = "upload";
 
 /// A repository, and what the image is to be called there.
 #[derive(Clone)]
@@ -69,44 +68,111 @@ pub struct Sent {
 pub type Report = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl Destination {
-    /// Whether we may push there, found out before anything is received for it.
-    pub fn check(&self, runtime: &Handle, stop: &CancellationToken) -> Result<(), PushError> {
+    /// Whether we may push there, found out before anything is received for it: an upload is begun, or the one goes on that is noted
+    /// in `dir`.
+    pub fn check(
+        &self,
+        runtime: &Handle,
+        stop: &CancellationToken,
+        dir: &Path,
+    ) -> Result<(), PushError> {
         let asking = async {
-            let upload = self.repository.upload(Algorithm::Sha256).await?;
-            upload.cancel().await;
+            Session::in_dir(dir).open(&self.repository).await?;
             Ok::<_, Error>(())
         };
         stoppable(runtime, stop, asking)
     }
 
-    /// Reads a disk that can be read twice and sends its layer while it is made. `dir`, if given, remembers the session, so that another
-    /// process with the same disk goes on with it.
+    /// Tells the registry to forget the upload that is noted in `dir`, if there is one. That it cannot be told is no error.
+    pub fn abandon(&self, runtime: &Handle, dir: &Path) {
+        runtime.block_on(Session::in_dir(dir).cancel(&self.repository));
+    }
+
+    /// Reads a disk that can be read twice and sends its layer while it is made. `dir` remembers the upload: another process with
+    /// the same disk goes on with it. What the registry has is made again then, and compared with what was noted of it; if it
+    /// was another disk, the upload begins anew.
     pub fn stream(
         &self,
         runtime: &Handle,
+        stop: &CancellationToken,
         content: &Content<'_>,
         compression: Compression,
         threads: usize,
-        dir: Option<&Path>,
+        dir: &Path,
     ) -> Result<(LayerFacts, u64), PushError> {
-        let upload = runtime.block_on(self.session(dir))?;
-        let begun = upload.offset();
-        let mut out = UploadWriter::new(runtime, upload);
-        let written = self.write(content, compression, threads, &mut out);
-        let sent = out.finish();
-        // A registry that fails makes writing fail: its error says why.
-        let mut upload = match (sent, written.as_ref()) {
-            (Err(Error::Source(_)), Err(_)) | (Ok(_), Err(_)) => {
-                return Err(written.expect_err("it was just looked at"));
-            }
-            (Err(error), _) => return Err(error.into()),
-            (Ok(upload), Ok(_)) => upload,
+        let session = Session::in_dir(dir);
+        if let Some(layer) = self.whole(runtime, stop, content, compression, threads, session)? {
+            return Ok((layer, 0));
+        }
+        let mut upload = stoppable(runtime, stop, session.open(&self.repository))?;
+        loop {
+            let begun = upload.offset();
+            // Without notes there is nothing that the registry's bytes could be compared with.
+            let blocks = Blocks::open(&session.blocks()).ok();
+            let mut out = UploadWriter::new(runtime, stop, upload, blocks);
+            let written = self.write(content, compression, threads, dir, &mut out);
+            let sent = out.finish();
+            // A registry that fails makes writing fail: its error says why.
+            upload = match (sent, written.as_ref()) {
+                (Ok(Written::Other(upload)), _) => {
+                    let anew = session.begin_anew(&self.repository, upload);
+                    stoppable(runtime, stop, anew)?
+                }
+                (Err(Error::Source(_)), Err(_)) | (Ok(_), Err(_)) => {
+                    return Err(written.expect_err("it was just looked at"));
+                }
+                (Err(error), _) => return Err(error.into()),
+                (Ok(Written::Whole(upload)), Ok(layer)) => {
+                    let sent = layer.len - begun.min(layer.len);
+                    // Whatever happens from here on, the next try need not send anything.
+                    session.note_whole(&layer.digest);
+                    self.finish(runtime, session, upload, &layer.digest)?;
+                    return written.map(|layer| (layer, sent));
+                }
+            };
+        }
+    }
+
+    /// The layer, if an earlier try has sent all of it: then it is made, but not sent.
+    fn whole(
+        &self,
+        runtime: &Handle,
+        stop: &CancellationToken,
+        content: &Content<'_>,
+        compression: Compression,
+        threads: usize,
+        session: Session<'_>,
+    ) -> Result<Option<LayerFacts>, PushError> {
+        let Some(noted) = session.whole() else {
+            return Ok(None);
         };
-        let layer = written?;
-        runtime.block_on(upload.finish(&layer.digest))?;
-        forget(dir);
-        let sent = layer.len - begun.min(layer.len);
-        Ok((layer, sent))
+        let known = stoppable(runtime, stop, self.repository.blob_info(&noted))?;
+        if known.is_none() {
+            return Ok(None);
+        }
+        let layer = self.write(
+            content,
+            compression,
+            threads,
+            session.dir(),
+            &mut io::sink(),
+        )?;
+        Ok((layer.digest == noted).then_some(layer))
+    }
+
+    fn finish(
+        &self,
+        runtime: &Handle,
+        session: Session<'_>,
+        mut upload: Upload,
+        layer: &Digest,
+    ) -> Result<(), PushError> {
+        let result = runtime.block_on(upload.finish(layer));
+        // What the registry refuses for good, it has forgotten.
+        if !result.as_ref().is_err_and(Error::is_retryable) {
+            session.forget();
+        }
+        Ok(result?)
     }
 
     fn write(
@@ -114,11 +180,12 @@ impl Destination {
         content: &Content<'_>,
         compression: Compression,
         threads: usize,
+        dir: &Path,
         out: &mut dyn Write,
     ) -> Result<LayerFacts, PushError> {
         Ok(match compression {
             Compression::Zstd => {
-                let layer = write_layer(content, threads, out)?;
+                let layer = write_layer_in(content, threads, dir, out)?;
                 LayerFacts {
                     compression,
                     digest: layer.digest,
@@ -166,22 +233,30 @@ impl Destination {
                 annotations: [].into(),
             },
         };
-        let source = OnDisk {
+        let source = |end| OnDisk {
             layer: layer.clone(),
             compression,
-            report,
+            report: report.clone(),
+            end,
         };
+        let session = Session::in_dir(dir);
         let sending = async {
             if self.repository.blob_info(&facts.digest).await?.is_some() {
                 return Ok(0);
             }
-            let mut upload = self.session(Some(dir)).await?;
-            let sent = upload.push(&source, facts.len).await?;
+            let mut upload = session.open_for(&self.repository, &facts.digest).await?;
+            let mut sent = 0;
+            // A request's end makes its bytes durable: no more than one request is lost if the registry fails.
+            while upload.offset() < facts.len {
+                let end = facts.len.min(upload.offset() + REQUEST_BYTES as u64);
+                sent += upload.push(&source(end), end).await?;
+                session.note(&upload);
+            }
             upload.finish(&facts.digest).await?;
+            session.forget();
             Ok::<_, Error>(sent)
         };
         let sent = stoppable(runtime, stop, sending)?;
-        forget(Some(dir));
         Ok((facts, sent))
     }
 
@@ -248,28 +323,6 @@ impl Destination {
         })?;
         Ok(*raw.digest())
     }
-
-    /// The upload that was begun in `dir`, or a new one.
-    async fn session(&self, dir: Option<&Path>) -> Result<dvcr_client::Upload, Error> {
-        let path = dir.map(|dir| dir.join(SESSION));
-        let noted = path
-            .as_deref()
-            .and_then(|path| fs::read_to_string(path).ok());
-        if let Some(location) = noted
-            && let Some(upload) = self
-                .repository
-                .resume_upload(location.trim(), Algorithm::Sha256)
-                .await?
-        {
-            return Ok(upload);
-        }
-        let upload = self.repository.upload(Algorithm::Sha256).await?;
-        if let Some(path) = path {
-            // Without it, another process begins anew: no reason to fail.
-            let _ = fs::write(path, upload.location());
-        }
-        Ok(upload)
-    }
 }
 
 /// Waits for work on the network, unless somebody wants it to stop.
@@ -288,30 +341,26 @@ fn stoppable<T>(
     })
 }
 
-fn forget(dir: Option<&Path>) {
-    if let Some(dir) = dir {
-        // It is over: a session that is gone is as good as none.
-        let _ = fs::remove_file(dir.join(SESSION));
-    }
-}
-
 /// A layer on disk, as the client wants to read it.
 struct OnDisk {
     layer: Assembled,
     compression: Compression,
     report: Report,
+    /// Where it is to end, in bytes.
+    end: u64,
 }
 
 impl BlobSource for OnDisk {
     fn open(&self, offset: u64) -> BoxFuture<'_, Result<BlobStream, BoxError>> {
         let (layer, compression) = (self.layer.clone(), self.compression);
-        let report = self.report.clone();
+        let (report, end) = (self.report.clone(), self.end);
         async move {
             let open = move || match compression {
                 Compression::Zstd => layer.open(offset),
                 Compression::None => layer.open_plain(offset),
             };
             let reader = tokio::task::spawn_blocking(open).await??;
+            let reader = reader.take(end.saturating_sub(offset));
             let chunks = stream::try_unfold((reader, offset), move |(mut reader, at)| {
                 let report = report.clone();
                 async move {

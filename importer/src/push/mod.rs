@@ -7,6 +7,7 @@ mod assembled;
 mod destination;
 mod frames;
 mod image;
+mod session;
 mod writer;
 
 pub use assembled::Assembled;

@@ -51,6 +51,14 @@ pub trait ReadAt: Send + Sync {
     }
 }
 
+/// An error unless the `len` bytes from `offset` on lie in a source of `source_len` bytes.
+pub(crate) fn check_range(source_len: u64, offset: u64, len: usize) -> io::Result<()> {
+    match offset.checked_add(len as u64) {
+        Some(end) if end <= source_len => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
 /// A part of a source that is data or a hole throughout.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Stretch {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::{ReadAt, Stretch};
+use super::{ReadAt, Stretch, check_range};
 
 /// A part of a source, such as a file inside an uncompressed archive.
 #[derive(Debug)]
@@ -26,10 +26,7 @@ impl<S: ReadAt> ReadAt for Slice<S> {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let end = offset.checked_add(buf.len() as u64);
-        if end.is_none_or(|end| end > self.len) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        check_range(self.len, offset, buf.len())?;
         self.source.read_at(self.start + offset, buf)
     }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -11,15 +11,12 @@ use dvcr_core::disk::{CLUSTER_BYTES, CanonicalQcow2, ClusterMap};
 
 use super::{
     Target, TargetError,
-    raw::{allocate, io_error, lock, sync_parent},
+    raw::{io_error, open_file, sync_parent},
     space::free_bytes,
 };
 use crate::format::{DiskImage, ExtentKind, FormatError};
 
 const CLUSTER: u64 = CLUSTER_BYTES as u64;
-
-/// Mode of a file that is made, as for raw ones.
-const FILE_MODE: u32 = 0o660;
 
 /// A qcow2 file: tables first, then clusters in the guest's order.
 #[derive(Debug)]
@@ -64,23 +61,7 @@ impl Qcow2Target {
                 advice: "a larger volume is needed",
             });
         }
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(path)
-            .map_err(failed("open"))?;
-        lock(&file, path)?;
-        if !keep {
-            file.set_len(0).map_err(failed("empty"))?;
-        }
-        file.set_len(qcow2.file_len())
-            .map_err(failed("set the length of"))?;
-        if preallocate {
-            allocate(&file, qcow2.file_len()).map_err(failed("take space for"))?;
-        }
+        let file = open_file(path, Some(qcow2.file_len()), preallocate, keep)?;
         for number in 0..qcow2.meta_clusters() {
             file.write_all_at(&qcow2.meta_cluster(number), number * CLUSTER)
                 .map_err(failed("write"))?;

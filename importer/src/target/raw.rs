@@ -1,7 +1,7 @@
 //! Raw disks: a file, or a block device.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     os::{
         fd::AsRawFd,
@@ -93,25 +93,7 @@ impl RawTarget {
             })
         };
         let len = virtual_len.map(fits).transpose()?;
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(path)
-            .map_err(failed("open"))?;
-        lock(&file, path)?;
-        if !options.keep {
-            // Whatever was there becomes a hole.
-            file.set_len(0).map_err(failed("empty"))?;
-        }
-        if let Some(len) = len {
-            file.set_len(len).map_err(failed("set the length of"))?;
-            if options.preallocate {
-                allocate(&file, len).map_err(failed("take space for"))?;
-            }
-        }
+        let file = open_file(path, len, options.preallocate, options.keep)?;
         Ok(Self {
             direct: options.direct.then(|| reopen_direct(&file)).flatten(),
             refused_direct: AtomicBool::new(false),
@@ -240,8 +222,38 @@ impl Target for RawTarget {
     }
 }
 
+/// Makes a file, or opens one that is there, and locks it. Unless `keep`, whatever was in it becomes a hole. It gets its length, if
+/// that is known, and space for all of it if that is wanted.
+pub(super) fn open_file(
+    path: &Path,
+    len: Option<u64>,
+    preallocate: bool,
+    keep: bool,
+) -> Result<File, TargetError> {
+    let failed = |what| io_error(what, path);
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(path)
+        .map_err(failed("open"))?;
+    lock(&file, path)?;
+    if !keep {
+        file.set_len(0).map_err(failed("empty"))?;
+    }
+    if let Some(len) = len {
+        file.set_len(len).map_err(failed("set the length of"))?;
+        if preallocate {
+            allocate(&file, len).map_err(failed("take space for"))?;
+        }
+    }
+    Ok(file)
+}
+
 /// Only one writer at a time.
-pub(super) fn lock(file: &File, path: &Path) -> Result<(), TargetError> {
+fn lock(file: &File, path: &Path) -> Result<(), TargetError> {
     rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
         Errno::WOULDBLOCK => TargetError::Busy(path.to_owned()),
         errno => io_error("lock", path)(errno.into()),
@@ -249,7 +261,7 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), TargetError> {
 }
 
 /// Takes space for a file that has its length already.
-pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
+fn allocate(file: &File, len: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
         // Nothing to take for an empty file.
         Err(Errno::INVAL) if len == 0 => Ok(()),
@@ -287,12 +299,4 @@ fn reopen_direct(file: &File) -> Option<File> {
 pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TargetError {
     let path = path.to_owned();
     move |source| TargetError::Io { what, path, source }
-}
-
-/// Removes a file whose content turned out to be wrong; a device stays as it is.
-pub fn remove(place: &Place) -> io::Result<()> {
-    match place {
-        Place::File(path) => fs::remove_file(path),
-        Place::Device(_) => Ok(()),
-    }
 }

@@ -12,6 +12,11 @@ use std::{
     thread,
 };
 
+use dvcr_importer::source::ReadAt;
+
+/// Bytes that are sent at a time.
+const CHUNK_BYTES: u64 = 16 << 10;
+
 /// How ranges are answered.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Ranges {
@@ -72,7 +77,7 @@ pub(crate) struct Site {
 }
 
 struct Shared {
-    file: Vec<u8>,
+    file: Box<dyn ReadAt>,
     manners: Manners,
     requests: AtomicU64,
     sent: AtomicU64,
@@ -81,11 +86,11 @@ struct Shared {
 }
 
 impl Site {
-    pub(crate) fn new(file: Vec<u8>, manners: Manners) -> Self {
+    pub(crate) fn new(file: impl ReadAt + 'static, manners: Manners) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            file,
+            file: Box::new(file),
             manners,
             requests: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -167,12 +172,8 @@ impl Shared {
         }
 
         let changed = manners.change_at.is_some_and(|at| number >= at);
-        let mut file = std::borrow::Cow::Borrowed(&self.file);
-        if changed {
-            file.to_mut().iter_mut().for_each(|byte| *byte ^= 1);
-        }
         let etag = if changed { "\"two\"" } else { "\"one\"" };
-        let len = file.len() as u64;
+        let len = self.file.len();
         let if_range = field("if-range:");
         let asked = field("range:")
             .filter(|_| manners.ranges != Ranges::Ignored)
@@ -184,7 +185,7 @@ impl Shared {
                 (first, last)
             });
         let mut lines = vec![];
-        let (mut body, status) = match asked {
+        let (body, status) = match asked {
             Some((first, last)) => {
                 let shift = if manners.ranges == Ranges::Shifted && first > 0 {
                     1
@@ -195,23 +196,21 @@ impl Shared {
                 if manners.ranges != Ranges::Silent {
                     lines.push(format!("content-range: bytes {first}-{last}/{len}"));
                 }
-                (&file[first as usize..=last as usize], "206 Partial Content")
+                (first..last + 1, "206 Partial Content")
             }
-            None => (&file[..], "200 OK"),
+            None => (0..len, "200 OK"),
         };
         if manners.etag {
             lines.push(format!("etag: {etag}"));
         }
         if manners.length {
-            lines.push(format!("content-length: {}", body.len()));
+            lines.push(format!("content-length: {}", body.end - body.start));
         } else {
             lines.push("transfer-encoding: chunked".to_owned());
         }
-        let longer;
-        if manners.ranges == Ranges::TooMuch && asked.is_some_and(|(first, _)| first > 0) {
-            longer = [body, b"and more"].concat();
-            body = &longer;
-        }
+        let too_much =
+            manners.ranges == Ranges::TooMuch && asked.is_some_and(|(first, _)| first > 0);
+        let more: &[u8] = if too_much { b"and more" } else { b"" };
         let lines = lines.join("\r\n");
         let head = format!("HTTP/1.1 {status}\r\n{lines}\r\nconnection: close\r\n\r\n");
         out.write_all(head.as_bytes())?;
@@ -221,15 +220,26 @@ impl Shared {
             reader.read_line(&mut line)?;
             return Ok(());
         }
-        let whole = body.len() as u64;
+        let whole = body.end - body.start + more.len() as u64;
         let sent = whole.min(manners.break_after.unwrap_or(u64::MAX));
-        for chunk in body[..sent as usize].chunks(16 << 10) {
+        let mut at = 0;
+        while at < sent {
+            let mut chunk = vec![0; (sent - at).min(CHUNK_BYTES) as usize];
+            let inside = (body.end - body.start).saturating_sub(at);
+            let (inside, behind) =
+                chunk.split_at_mut(inside.min(CHUNK_BYTES.min(sent - at)) as usize);
+            self.file.read_at(body.start + at, inside)?;
+            if changed {
+                inside.iter_mut().for_each(|byte| *byte ^= 1);
+            }
+            behind.copy_from_slice(&more[more.len() - behind.len()..]);
+            at += chunk.len() as u64;
             // Before it is sent: who received it may look at once.
             self.sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             if !manners.length {
                 out.write_all(format!("{:x}\r\n", chunk.len()).as_bytes())?;
             }
-            out.write_all(chunk)?;
+            out.write_all(&chunk)?;
             if !manners.length {
                 out.write_all(b"\r\n")?;
             }

@@ -20,3 +20,5 @@ mod support;
 #[path = "../support/volume.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod volume;
+#[path = "../support/site.rs"]
+mod web;

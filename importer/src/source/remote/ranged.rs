@@ -10,7 +10,7 @@ use std::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Link, SourceError, until_stopped};
-use crate::source::ReadAt;
+use crate::source::{ReadAt, check_range};
 
 /// Unit of the cache.
 const BLOCK_BYTES: u64 = 1 << 20;
@@ -207,10 +207,7 @@ impl ReadAt for Ranged {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let end = offset.checked_add(buf.len() as u64);
-        if end.is_none_or(|end| end > self.len) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        check_range(self.len, offset, buf.len())?;
         let (mut at, mut rest) = (offset, buf);
         while !rest.is_empty() {
             let block = self.block(at / BLOCK_BYTES)?;
