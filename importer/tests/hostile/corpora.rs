@@ -205,7 +205,8 @@ mod seeds {
             bytes[at..at + magic.len()].copy_from_slice(magic);
             write("image", [(format, bytes)]);
         }
-        let small = bench().image("qcow2", &["-o", "cluster_size=512"]);
+        let bench = bench();
+        let small = bench.image("qcow2", &["-o", "cluster_size=512"]);
         write("image", [("small", fs::read(small).unwrap())]);
     }
 
