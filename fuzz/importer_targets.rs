@@ -32,6 +32,10 @@ use dvcr_importer::{
 };
 
 #[path = "../importer/tests/support/tar.rs"]
+#[allow(
+    clippy::duplicate_mod,
+    reason = "the tests that replay corpora have it, too"
+)]
 mod tar_files;
 
 use tar_files::{Member, set_sum};
@@ -279,7 +283,7 @@ pub(crate) fn vhdx(data: &[u8]) {
             && header.starts_with(b"loge")
         {
             let len = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
-            source.put_sum(at, len.min(1 << 20).max(64) as usize, 4, sum);
+            source.put_sum(at, len.clamp(64, 1 << 20) as usize, 4, sum);
             at += u64::from(len.max(4096));
         }
     });
