@@ -134,7 +134,7 @@ impl Scene {
         }
         self.cdi("guess").failed(advice);
         let reference = self.reference();
-        let untrusting = Container::new();
+        let untrusting = Container::new().trusting(&Authority::new());
         let ended = untrusting.command(
             &[],
             &[
@@ -282,7 +282,9 @@ fn our_own_with_tls() {
     let named = scene.reference();
     let ended = container.command(&[], &["inspect", &named, "--insecure"]);
     assert_eq!(ended.code, Some(0), "{}", ended.log);
-    container
+    scene
+        .container()
+        .trusting(&Authority::new())
         .command(&[], &["inspect", &named])
         .failed("give the CA that signed it");
 }
