@@ -16,6 +16,8 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 clone=$CARGO_TARGET_DIR/mutants
 rm -rf "$clone"
 git clone -q --shared . "$clone/dvcr"
+# Another profile than that of the project's own tests: cargo would take the one's programs for the other's.
+export CARGO_PROFILE_DEV_DEBUG=line-directives-only
 
 names=()
 declare -A told where
@@ -65,6 +67,8 @@ measure move-exact s 'the row of a moved chunk leads to the copy though it leads
     's/(txn\.checks\s*\.push\(Check::Exact\(key\.clone\(\), rows\[key\]\.clone\(\)\)\);)/if !MUTANT { $1 }/'
 measure dead-again t 'a sweep that was cancelled is forgotten' gc/sweep.rs \
     's/self\.hint\.fetch_add\(self\.bytes, Relaxed\);/if !MUTANT { self.hint.fetch_add(self.bytes, Relaxed); }/'
+measure release-footer st 'a full device gets room of a pack without a footer back piece by piece' store/repack.rs \
+    's/let short = \*has_footer &&/let short = (MUTANT || *has_footer) &&/'
 measure pack-hold st 'the hold of packs for a backup is ignored' gc/sweep.rs \
     's/self\.held_until_ms\(\)\.await\?\.is_some\(\)/!MUTANT && self.held_until_ms().await?.is_some()/g'
 
@@ -82,15 +86,15 @@ measure finding-blobs dt 'looking for the blobs of damaged chunks at all' gc/scr
     's/(self\.find_blobs\(\)\.await\?;)/if !MUTANT { $1 }/'
 measure blake3 t 'BLAKE3 of what a chunk decodes to' store/verify.rs \
     's/if (ChunkId::of\(&chunk\) != chunk_id)/if !MUTANT && $1/'
-measure repair-twice st 'repair reads a chunk that lies in two packs before it believes the second' repair/rebuild/packs.rs \
+measure repair-twice t 'repair reads a chunk that lies in two packs before it believes the second' repair/rebuild/packs.rs \
     's/if again \{/if again && !MUTANT {/'
-measure repair-versions st 'repair chooses among versions of a recipe by digest' repair/rebuild/recipe.rs \
+measure repair-versions t 'repair chooses among versions of a recipe by digest' repair/rebuild/recipe.rs \
     's/match ambiguous \{/match ambiguous && !MUTANT {/'
 measure repair-numbers st 'repair lets numbers of recipes jump' repair/rebuild/mod.rs \
     's/next\.saturating_add\(skipped\)/next.saturating_add(if MUTANT { 0 } else { skipped })/'
 measure repair-released st 'repair makes no row for a record whose room was given back' repair/rebuild/packs.rs \
     's/(\.filter\(\|entry\| )(!is_released)/$1MUTANT || $2/'
-measure repair-chunks st 'repair asks for every chunk of a blob' repair/rebuild/recipe.rs \
+measure repair-chunks t 'repair asks for every chunk of a blob' repair/rebuild/recipe.rs \
     's/if let Some\(id\) = self\.missing_chunk\(&part\)\.await\?/if let Some(id) = self.missing_chunk(&part).await? && !MUTANT/'
 
 cat >>"$clone/dvcr/dvcr/src/lib.rs" <<'RUST'

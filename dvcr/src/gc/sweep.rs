@@ -12,7 +12,7 @@ use crate::{
     backend::PackId,
     meta::key,
     store::{
-        StoreError,
+        PackContents, StoreError,
         pack::{Entry, RecordId},
     },
 };
@@ -127,13 +127,13 @@ impl GarbageCollector {
             return Ok(gone);
         }
         // From here on nothing new refers to what lies in the victims: what is found now is all there is.
-        let mut packs: Vec<(PackId, Vec<Entry>)> = Vec::with_capacity(victims.len());
+        let mut packs: Vec<(PackId, PackContents)> = Vec::with_capacity(victims.len());
         for pack in victims {
-            match self.store.entries(*pack).await {
-                Ok(entries) => packs.push((*pack, entries)),
+            match self.store.listed(*pack).await {
+                Ok(contents) => packs.push((*pack, contents)),
                 // A crash before its first fsync left a pack without a header, or one after a pack was emptied left no pack.
                 Err(_) if !mark::is_named(self.source(), *pack).await? => {
-                    packs.push((*pack, Vec::new()));
+                    packs.push((*pack, PackContents::default()));
                 }
                 Err(error) => {
                     total.damaged += 1;
@@ -142,7 +142,7 @@ impl GarbageCollector {
                 }
             }
         }
-        let ids = packs.iter().flat_map(|(_, entries)| entries);
+        let ids = packs.iter().flat_map(|(_, contents)| &contents.entries);
         let chunks: HashSet<ChunkId> = ids
             .filter_map(|entry| match entry.header.id() {
                 RecordId::Chunk(id) => Some(id),
@@ -151,10 +151,10 @@ impl GarbageCollector {
             .collect();
         let alive = mark::referenced(self.source(), &chunks).await?;
         // Those first that need the least room: what they give back is room for the others.
-        packs.sort_by_cached_key(|(_, entries)| live_bytes(entries, &alive));
-        for (pack, entries) in packs {
-            let books = self.live_books(&entries).await?;
-            let emptied = self.store.empty(pack, &entries, |record| match record {
+        packs.sort_by_cached_key(|(_, contents)| live_bytes(&contents.entries, &alive));
+        for (pack, contents) in packs {
+            let books = self.live_books(&contents.entries).await?;
+            let emptied = self.store.empty(pack, &contents, |record| match record {
                 RecordId::Chunk(id) => alive.contains(id),
                 book => books.contains(book),
             });

@@ -1,14 +1,27 @@
 //! Garbage collection of a registry whose clock stands still until it is told to go on.
 
+use std::task::Poll;
+
 use bytes::Bytes;
 use dvcr_core::oci::{Digest, Reference};
 
 use super::*;
 use crate::{
-    meta::record::{PackRecord, PackState, Record as _},
-    registry::RegistryOptions,
-    simulation,
-    testing::{HOUR_MS, WHO, World, body, config, disk, image, name},
+    backend::{
+        crash::CrashBackend,
+        faulty::{FaultScript, FaultyBackend, Op},
+    },
+    clock::ManualClock,
+    meta::{
+        memory::MemoryMeta,
+        record::{PackRecord, PackState, Record as _},
+    },
+    registry::{Registry, RegistryOptions},
+    simulation::{self, Power},
+    store::StoreOptions,
+    testing::{
+        BEGIN_MS, HOUR_MS, WHO, World, body, checkpoint_of, config, disk, image, name, rebuilt,
+    },
 };
 
 impl World {
@@ -144,7 +157,19 @@ fn a_sweep_that_is_cancelled_leaves_nothing_behind() {
     assert!(steps > 30, "it was cancelled {steps} times");
 }
 
-/// Cancels a sweep after so many polls; true if it had ended before.
+/// Begins a sweep and cancels it after so many polls; true if it had ended before.
+async fn sweep_for(gc: &GarbageCollector, polls: u64) -> bool {
+    let mut sweep = Box::pin(gc.sweep(true));
+    for _ in 0..polls {
+        if let Poll::Ready(swept) = futures::poll!(&mut sweep) {
+            swept.unwrap();
+            return true;
+        }
+        tokio::task::yield_now().await;
+    }
+    false
+}
+
 async fn sweep_cancelled_after(polls: u64) -> bool {
     let world = World::new().await;
     let (gone, kept) = (disk(1, 300_000), disk(100, 300_000));
@@ -154,16 +179,7 @@ async fn sweep_cancelled_after(polls: u64) -> bool {
     world.clock.advance_ms(2 * HOUR_MS);
     let gc = world.registry.gc();
     gc.review(None).await.unwrap();
-    let mut sweep = Box::pin(gc.sweep(true));
-    let mut ended = false;
-    for _ in 0..polls {
-        ended = futures::poll!(&mut sweep).is_ready();
-        if ended {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
-    drop(sweep);
+    let ended = sweep_for(gc, polls).await;
     // Not told to: it knows that something is left to do.
     gc.collect(false).await.unwrap();
     world.registry.store().close().await.unwrap();
@@ -173,6 +189,52 @@ async fn sweep_cancelled_after(polls: u64) -> bool {
     }
     assert!(world.stored_bytes() < 250_000, "after {polls} polls");
     world.pull("a", &kept).await.unwrap();
+    ended
+}
+
+#[test]
+fn what_lies_in_a_pack_without_a_footer_is_found_whenever_a_sweep_of_a_full_device_stops() {
+    let mut steps = 0;
+    while !simulation::run(steps, full_sweep_stopped_after(steps)) {
+        steps += 3;
+    }
+    assert!(steps > 30, "it was stopped {steps} times");
+}
+
+async fn full_sweep_stopped_after(polls: u64) -> bool {
+    let (script, meta) = (FaultScript::new(), Arc::new(MemoryMeta::new()));
+    let device = CrashBackend::new(&Power::new());
+    device.say_short();
+    let packs = Arc::new(FaultyBackend::new(device, Arc::clone(&script)));
+    let clock = Arc::new(ManualClock::new(BEGIN_MS));
+    let store = StoreOptions::default();
+    let store = Store::open(meta.clone(), packs.clone(), clock.clone(), store);
+    let store = store.await.unwrap();
+    let options = RegistryOptions::default();
+    let registry = Registry::new(meta.clone(), store.clone(), clock.clone(), options);
+    for data in [disk(1, 300_000), disk(100, 300_000)] {
+        let digest = Digest::sha256(&data);
+        let repository = name("a");
+        let push = registry.blob_push(&WHO, &repository, digest, body(&data));
+        push.await.unwrap();
+    }
+    // What a crash leaves behind is sealed without a footer, too.
+    script.fail_next(Op::Append, None, std::io::ErrorKind::StorageFull);
+    store.rotate_packs().await.unwrap();
+    let gone = Digest::sha256(&disk(1, 300_000));
+    registry.blob_delete(&WHO, &name("a"), &gone).await.unwrap();
+    clock.advance_ms(2 * HOUR_MS);
+    // The other one would go with its lease.
+    let kept = Digest::sha256(&disk(100, 300_000));
+    registry.blob_head(&WHO, &name("a"), &kept).await.unwrap();
+    registry.gc().review(None).await.unwrap();
+    let ended = sweep_for(registry.gc(), polls).await;
+    let checkpoint = checkpoint_of(&*meta, BEGIN_MS).await;
+    let (_, report) = rebuilt(packs, |_| true, Some(checkpoint), BEGIN_MS).await;
+    assert!(
+        report.lost_blobs.is_empty(),
+        "after {polls} polls: {report}"
+    );
     ended
 }
 

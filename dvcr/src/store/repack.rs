@@ -11,7 +11,7 @@ use dvcr_core::chunk::ChunkId;
 use super::{
     Store, StoreError,
     compress::Codecs,
-    contents::{PackDamage, read_contents},
+    contents::{PackContents, PackDamage, read_contents},
     joined::joined,
     lane::Appended,
     pack::{Entry, Record, RecordId},
@@ -87,10 +87,10 @@ impl Store {
         Ok(true)
     }
 
-    /// What lies in a pack.
-    pub(crate) async fn entries(&self, pack: PackId) -> Result<Vec<Entry>, StoreError> {
+    /// What lies in a pack that is to be emptied.
+    pub(crate) async fn listed(&self, pack: PackId) -> Result<PackContents, StoreError> {
         let packs = Arc::clone(&self.packs);
-        blocking::run(move || read_entries(&*packs, pack))
+        blocking::run(move || read_whole_list(&*packs, pack))
             .await
             .map_err(|e| StoreError::io(format!("read what lies in pack {pack}"), e))
     }
@@ -100,7 +100,11 @@ impl Store {
     pub(crate) async fn empty(
         &self,
         pack: PackId,
-        entries: &[Entry],
+        PackContents {
+            entries,
+            has_footer,
+            ..
+        }: &PackContents,
         is_alive: impl Fn(&RecordId) -> bool,
     ) -> Result<Emptied, StoreError> {
         let mut emptied = Emptied::default();
@@ -112,7 +116,9 @@ impl Store {
             self.forget_batch(pack, batch).await?;
             slice.rest().await;
         }
-        let short = self.is_short(&alive).await;
+        // Without a footer a pack is walked, and a walk ends where room was given back: after a crash, or when the metadata is made
+        // anew, what lies behind would be lost.
+        let short = *has_footer && self.is_short(&alive).await;
         if short {
             self.release(pack, &dead).await;
         }
@@ -358,11 +364,11 @@ fn checked(
         .map_err(|e| e.to_string())
 }
 
-/// The entries of a sealed pack.
-fn read_entries(packs: &dyn PackBackend, pack: PackId) -> std::io::Result<Vec<Entry>> {
+/// What lies in a sealed pack, if its list is whole.
+fn read_whole_list(packs: &dyn PackBackend, pack: PackId) -> std::io::Result<PackContents> {
     let contents = read_contents(packs, pack)?;
     match contents.damage {
-        None | Some(PackDamage::Footer) => Ok(contents.entries),
+        None | Some(PackDamage::Footer) => Ok(contents),
         // Rows may lead to what lies behind the damage.
         Some(damage) => Err(std::io::Error::new(
             std::io::ErrorKind::InvalidData,

@@ -44,6 +44,7 @@ impl Import<'_> {
             }
             Disk::Stream(stream) => {
                 let format = stream.format();
+                let stream = stream.with_footer();
                 let (spool, disk_len, format, stream) = self.keep_stream(stream, format, dir)?;
                 // Only now is it known that the registry gave the right bytes.
                 stream.finish().map_err(LayoutError::from)?;

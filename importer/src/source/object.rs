@@ -20,7 +20,7 @@ use super::{
 /// (`AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME` and so on).
 #[derive(Clone, Default)]
 pub struct ObjectOptions {
-    /// Key id (in Azure: account) and secret key.
+    /// Key id and secret key. In Azure: account, which is a part of where files are, and its key, empty if there is none.
     pub keys: Option<(String, String)>,
     /// Ask without credentials. Where there are none in the environment either, that is done in any case.
     pub anonymous: bool,
@@ -202,10 +202,15 @@ fn azure(
             .with_endpoint(endpoint.trim_end_matches('/').to_owned())
             .with_allow_http(is_plain(endpoint));
     }
+    let mut has_key = false;
     if let Some((account, key)) = &options.keys {
-        builder = builder.with_account(account).with_access_key(key);
+        builder = builder.with_account(account);
+        has_key = !key.is_empty();
+        if has_key {
+            builder = builder.with_access_key(key);
+        }
     }
-    let none = options.keys.is_none() && none_of(&AZURE_CREDENTIALS);
+    let none = !has_key && none_of(&AZURE_CREDENTIALS);
     builder
         .with_skip_signature(options.anonymous || none)
         .build()

@@ -12,7 +12,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dvcr_core::oci::{Digest, Manifest};
-use futures::future;
+use futures::{FutureExt as _, future};
 
 use client::{Client, DISKS};
 use keeper::Keeper;
@@ -20,7 +20,7 @@ use machine::{Machine, Server};
 use seeds::try_seeds;
 
 use crate::{
-    simulation::Dice,
+    simulation::{Dice, side_by_side},
     testing::{WHO, body, name, stored_bytes},
 };
 
@@ -82,14 +82,20 @@ async fn everybody(
             }
         }
     };
-    tokio::select! {
-        _ = future::join(clients, keeper) => {}
-        () = collector => {}
-        () = backup => {}
-        () = time => {}
+    let stuck = async {
         // The runtime's clock jumps when nobody can go on.
-        () = tokio::time::sleep(STUCK) => panic!("everybody waits for somebody else"),
-    }
+        tokio::time::sleep(STUCK).await;
+        panic!("everybody waits for somebody else");
+    };
+    let all_clients = future::join(clients, keeper).map(drop);
+    side_by_side(vec![
+        all_clients.boxed_local(),
+        collector.boxed_local(),
+        backup.boxed_local(),
+        time.boxed_local(),
+        stuck.boxed_local(),
+    ])
+    .await;
 }
 
 async fn simulate(seed: u64) {
