@@ -88,7 +88,7 @@ impl DiskArgs {
         wanted: Wanted<'_>,
         process: &Process,
     ) -> anyhow::Result<Opened> {
-        let dir = self.work.make_dir();
+        let dir = self.work.dir();
         let opening = Opening {
             spool: Spool {
                 dir: &dir,

@@ -10,7 +10,7 @@ use dvcr_importer::{
 use serde_json::json;
 
 use crate::{
-    importer::{command, fails, finish, json as importer_json, ok, text},
+    importer::{command, fails, json as importer_json, ok, text},
     site::Site,
     support::{digest::sha256, disk::Disk},
     volume::{LoopDevice, allocated, same_disk},
