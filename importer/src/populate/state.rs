@@ -48,13 +48,15 @@ impl Header {
     }
 }
 
+/// Length and hash by offset: 32 bytes for 2 MiB of a disk.
+type Windows = HashMap<u64, (u32, [u64; 2])>;
+
 /// The state file of a running populate. Only one process can have it open.
 #[derive(Debug)]
 pub struct State {
     path: PathBuf,
     file: File,
-    /// Length and hash by offset.
-    windows: HashMap<u64, (u64, u128)>,
+    windows: Windows,
 }
 
 /// A window that was written.
@@ -109,8 +111,9 @@ impl State {
 
     /// What is known of a window: what its bytes should hash to.
     pub(super) fn window(&self, offset: u64, len: u64) -> Option<u128> {
-        let (known_len, hash) = self.windows.get(&offset)?;
-        (*known_len == len).then_some(*hash)
+        let (known_len, [high, low]) = self.windows.get(&offset)?;
+        let hash = u128::from(*high) << 64 | u128::from(*low);
+        (u64::from(*known_len) == len).then_some(hash)
     }
 
     /// Notes windows that were written to the target.
@@ -130,7 +133,7 @@ impl State {
 }
 
 /// The windows in a file, if its first line is this one.
-fn read(file: &File, first: &str) -> io::Result<Option<HashMap<u64, (u64, u128)>>> {
+fn read(file: &File, first: &str) -> io::Result<Option<Windows>> {
     let mut reader = BufReader::new(file);
     let mut line = vec![];
     let mut next = |line: &mut Vec<u8>| {
@@ -144,13 +147,13 @@ fn read(file: &File, first: &str) -> io::Result<Option<HashMap<u64, (u64, u128)>
     let mut windows = HashMap::new();
     while next(&mut line)? > 0 {
         if let Some((offset, len, hash)) = parse(&line) {
-            windows.insert(offset, (len, hash));
+            windows.insert(offset, (len, [(hash >> 64) as u64, hash as u64]));
         }
     }
     Ok(Some(windows))
 }
 
-fn parse(line: &[u8]) -> Option<(u64, u64, u128)> {
+fn parse(line: &[u8]) -> Option<(u64, u32, u128)> {
     let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     let mut words = line.split(' ');
     let (offset, len, hash) = (words.next()?, words.next()?, words.next()?);
