@@ -13,13 +13,13 @@ use super::{Link, SourceError, until_stopped};
 use crate::source::{ReadAt, check_range};
 
 /// Unit of the cache.
-const BLOCK_BYTES: u64 = 1 << 20;
+const BLOCK_BYTES: u64 = 512 << 10;
 
-/// Blocks in one request. With four connections, 8 MiB are on their way: what an import loses that is killed.
+/// Blocks in one request. With six connections, 6 MiB are on their way: what an import loses that is killed.
 const REQUEST_BLOCKS: u64 = 2;
 
 /// Blocks in memory, those on their way included: images whose clusters are not quite in order go back by that much.
-const BLOCKS_MAX: usize = 64;
+const BLOCKS_MAX: usize = 128;
 
 /// A file on a server that knows ranges. May be read from several threads at once.
 pub struct Ranged {
@@ -259,7 +259,7 @@ mod tests {
         let mut state = State::default();
         assert_eq!(state.reserve(&(0..5)), [0..2, 2..4, 4..5]);
         assert_eq!(state.reserve(&(2..7)), slice::from_ref(&(5..7)));
-        assert_eq!(state.reserve(&(7..200)).last(), Some(&(63..64)));
+        assert_eq!(state.reserve(&(7..200)).last(), Some(&(127..128)));
         assert_eq!(state.reserve(&(300..301)), []);
         for number in 0..10 {
             let block = state.blocks.get_mut(&number).unwrap();
