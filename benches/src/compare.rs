@@ -87,14 +87,20 @@ impl Places {
     pub(crate) fn program(&self, kind: Kind) -> Result<Program> {
         let beside = || Ok::<_, std::io::Error>(std::env::current_exe()?.with_file_name("dvcr"));
         let dvcr = self.dvcr.clone().map_or_else(beside, Ok)?;
+        Program::find(kind, &self.tools()?, &dvcr)
+    }
+
+    /// Where tools/install.sh puts programs.
+    ///
+    /// # Errors
+    /// It was not said, and there is no home directory.
+    pub(crate) fn tools(&self) -> Result<PathBuf> {
         let home =
             || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/dvcr-tools/bin"));
-        let tools = self
-            .tools
+        self.tools
             .clone()
             .or_else(home)
-            .context("--tools is needed where HOME is not set")?;
-        Program::find(kind, &tools, &dvcr)
+            .context("--tools is needed where HOME is not set")
     }
 }
 

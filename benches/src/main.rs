@@ -3,12 +3,12 @@
 mod compare;
 mod data;
 mod dedup;
+mod disks;
 mod gc;
 mod http;
 mod load;
 mod machine;
 mod oci;
-mod populate;
 mod registry;
 mod report;
 mod row;
@@ -30,8 +30,8 @@ struct Arguments {
 enum Command {
     Compare(compare::Options),
     Dedup(dedup::Options),
+    Disks(disks::Options),
     Gc(gc::Options),
-    Populate(populate::Options),
     Startup(startup::Options),
 }
 
@@ -39,8 +39,8 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Compare(options) => compare::run(&options),
         Command::Dedup(options) => dedup::run(&options),
+        Command::Disks(options) => disks::run(&options),
         Command::Gc(options) => gc::run(&options),
-        Command::Populate(options) => populate::run(&options),
         Command::Startup(options) => startup::run(&options),
     }
 }

@@ -264,7 +264,12 @@ fn refusal(request: &str, status: StatusCode, message: &str, code: Option<ErrorC
     let advice = match status {
         StatusCode::UNAUTHORIZED => "give credentials that the registry accepts",
         StatusCode::FORBIDDEN => "these credentials do not permit it",
-        StatusCode::NOT_FOUND if code.is_none() => "check the name, and that this is a registry",
+        StatusCode::NOT_FOUND => match code {
+            Some(ErrorCode::ManifestUnknown) => "check the tag or digest",
+            Some(ErrorCode::NameUnknown) => "check the repository's name",
+            Some(_) => return text,
+            None => "check the name, and that this is a registry",
+        },
         StatusCode::PAYLOAD_TOO_LARGE => "a proxy in front of the registry may limit bodies",
         StatusCode::TOO_MANY_REQUESTS => "wait, or log in for a higher limit",
         StatusCode::INSUFFICIENT_STORAGE => "the registry is full: make room there",

@@ -23,3 +23,5 @@ pub mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod simulation;
 pub mod store;
+#[cfg(test)]
+mod testing;

@@ -3,6 +3,8 @@
 //!
 //! One count of syncs covers packs *and* metadata, so that a test can stop the machine in each of them in turn.
 
+#[cfg(test)]
+use std::task::Poll;
 use std::{
     cell::RefCell,
     io::{Error, Result},
@@ -10,7 +12,7 @@ use std::{
 };
 
 /// A small seeded generator of random numbers (SplitMix64): the same figures on every machine and in every release.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dice(u64);
 
 impl Dice {
@@ -58,6 +60,24 @@ pub(crate) fn run<T>(seed: u64, future: impl Future<Output = T>) -> T {
     drop(runtime);
     TURNS.set(None);
     value
+}
+
+/// Runs these side by side until the first of them ends, each time in an order that the seed says.
+#[cfg(test)]
+pub(crate) async fn side_by_side(mut actors: Vec<futures::future::LocalBoxFuture<'_, ()>>) {
+    let count = actors.len();
+    std::future::poll_fn(|context| {
+        let first =
+            TURNS.with_borrow_mut(|dice| dice.as_mut().map(|dice| dice.below(count as u64)));
+        for n in 0..count {
+            let actor = &mut actors[(n + first.unwrap_or(0) as usize) % count];
+            if actor.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Lets others go first. False outside of a simulation.

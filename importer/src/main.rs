@@ -41,32 +41,34 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.command {
+    match &arguments.command {
         Some(command) => run(command),
         None => match cli::pod::Contract::from_environment() {
-            Some(contract) => return cli::pod::main(contract),
+            Some(contract) => cli::pod::main(contract),
             None => {
                 // Nothing was asked for: the help tells what there is.
                 let _ = Arguments::command().print_help();
-                return ExitCode::from(2);
+                ExitCode::from(2)
             }
         },
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cli::outcome::report(&error),
     }
 }
 
-fn run(command: &Command) -> anyhow::Result<()> {
-    let process = cli::process::Process::start()?;
-    let (handle, cancel) = (process.runtime(), &process.cancel);
-    let result = match command {
-        Command::Import(args) => args.run(handle, process.stop.clone()),
-        Command::Populate(args) => args.run(handle, cancel),
-        Command::Export(args) => args.run(handle, cancel),
-        Command::Inspect(args) => args.run(handle),
+fn run(command: &Command) -> ExitCode {
+    let process = match cli::process::Process::start() {
+        Ok(process) => process,
+        Err(error) => return cli::outcome::report(&error, false),
     };
+    let result = match command {
+        Command::Import(args) => args.run(&process),
+        Command::Populate(args) => args.run(&process).map(drop),
+        Command::Export(args) => args.run(&process),
+        Command::Inspect(args) => args.run(&process),
+    };
+    let kept = process.kept.load(std::sync::atomic::Ordering::Relaxed);
     process.end();
-    result
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cli::outcome::report(&error, kept),
+    }
 }

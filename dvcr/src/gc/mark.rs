@@ -6,20 +6,19 @@
 use std::collections::{BTreeMap, HashSet};
 
 use dvcr_core::chunk::ChunkId;
-use tokio::time::Instant;
 
 use super::plan::PackFacts;
 use crate::{
     backend::PackId,
     meta::{
-        Key, KeyRange, MetaError, MetaStore, Value, key,
+        Key, KeyRange, MetaError, MetaStore, Pages, Value, key,
         record::{ChunkRecord, PackRecord, PackState, Record as _, UploadRecord},
     },
     store::{
         IngestState,
         pace::Pace,
         pack::RECORD_HEADER_LEN,
-        recipe::{PART_PIECES_MAX, Piece, RecipePart},
+        recipe::{PART_PIECES_MAX, RecipePart},
     },
 };
 
@@ -41,22 +40,20 @@ pub(super) struct Source<'a> {
 /// Calls `visit` with every row of the range.
 pub(super) async fn each(
     Source { meta, pace }: Source<'_>,
-    mut range: KeyRange,
+    range: KeyRange,
     page: usize,
     mut visit: impl FnMut(&Key, &Value) -> Result<(), MetaError>,
 ) -> Result<(), MetaError> {
-    loop {
-        let begun = Instant::now();
-        let rows = meta.scan(&range, page).await?;
+    let mut pages = Pages::new(meta, range, page);
+    let mut slice = pace.slice();
+    while let Some(rows) = pages.next().await? {
         for (key, value) in &rows {
             visit(key, value)?;
         }
-        match rows.last() {
-            Some((last, _)) => range = key::after(range, last),
-            None => return Ok(()),
-        }
-        pace.rest(begun).await;
+        slice.rest().await;
+        slice = pace.slice();
     }
+    Ok(())
 }
 
 /// Calls `visit` with every chunk that an upload session or a recipe refers to, as often as it does.
@@ -73,26 +70,20 @@ async fn references_without(
     skip: impl Fn(u64) -> bool,
     mut visit: impl FnMut(&ChunkId),
 ) -> Result<(), MetaError> {
-    let mut pieces = |part: &RecipePart| {
-        for piece in &part.pieces {
-            if let Piece::Chunk { id, .. } = piece {
-                visit(id);
-            }
-        }
-    };
+    let mut chunks = |part: &RecipePart| part.chunks().for_each(|id| visit(&id));
     each(source, key::uploads(), LONG_ROWS, |key, row| {
         let upload = UploadRecord::decode(key, row)?;
         let state = IngestState::parse(&upload.ingest).map_err(|what| MetaError::Corrupt {
             key: hex::encode(key),
             what,
         })?;
-        pieces(&state.part);
+        chunks(&state.part);
         Ok(())
     })
     .await?;
     each(source, key::recipes(), LONG_ROWS, |key, row| {
         if key::is_recipe_part(key) && !key::recipe_of(key).is_some_and(&skip) {
-            pieces(&RecipePart::decode(key, row)?);
+            chunks(&RecipePart::decode(key, row)?);
         }
         Ok(())
     })
@@ -165,12 +156,7 @@ async fn chunks_of_part(
     let Some(row) = meta.get_one(&key).await? else {
         return Ok(Vec::new());
     };
-    let pieces = RecipePart::decode(&key, &row)?.pieces.into_iter();
-    let chunk = |piece| match piece {
-        Piece::Chunk { id, .. } => Some(id),
-        _ => None,
-    };
-    Ok(pieces.filter_map(chunk).collect())
+    Ok(RecipePart::decode(&key, &row)?.chunks().collect())
 }
 
 /// Ids are hashes: each of 2^bits parts holds about as many, and none more than fit into memory.

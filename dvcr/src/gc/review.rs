@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::time::Instant;
 
 use super::{GarbageCollector, pins::Removal};
 use crate::{
@@ -86,7 +85,7 @@ impl GarbageCollector {
         let mut total = Reviewed::default();
         let mut range = key::reviews_due(due_ms);
         loop {
-            let begun = Instant::now();
+            let slice = self.store.pace().slice();
             let page = match self.store.pace().is_busy() {
                 true => BUSY_PAGE,
                 false => PAGE,
@@ -102,7 +101,7 @@ impl GarbageCollector {
                 .try_fold(Reviewed::default(), async |sum, one| Ok(sum.add(one)))
                 .await?;
             total = total.add(reviewed);
-            self.store.pace().rest(begun).await;
+            slice.rest().await;
         }
     }
 

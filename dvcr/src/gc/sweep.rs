@@ -1,6 +1,9 @@
 //! Emptying packs of which little is alive.
 
-use std::{collections::HashSet, sync::atomic::Ordering::Relaxed};
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use dvcr_core::chunk::ChunkId;
 
@@ -9,7 +12,7 @@ use crate::{
     backend::PackId,
     meta::key,
     store::{
-        StoreError,
+        PackContents, StoreError,
         pack::{Entry, RecordId},
     },
 };
@@ -31,6 +34,18 @@ pub struct Swept {
     pub full: u64,
 }
 
+/// What was said to be dead, and is said again unless a sweep ends well: also where it fails, or is cancelled.
+struct LookedFor<'a> {
+    hint: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl Drop for LookedFor<'_> {
+    fn drop(&mut self) {
+        self.hint.fetch_add(self.bytes, Relaxed);
+    }
+}
+
 /// Bytes of the chunks among the entries that something refers to.
 fn live_bytes(entries: &[Entry], alive: &HashSet<ChunkId>) -> u64 {
     let chunks = entries
@@ -48,12 +63,15 @@ impl GarbageCollector {
             return Ok(Swept::default());
         }
         let hint = &self.store.stats().maybe_dead_bytes;
-        let looked_for = hint.swap(0, Relaxed);
-        let result = self.sweep_all(force).await;
-        if (result.as_ref()).map_or(true, |swept| swept.refused || swept.full > 0) {
-            hint.fetch_add(looked_for.max(1), Relaxed);
+        let mut looked_for = LookedFor {
+            hint,
+            bytes: hint.swap(0, Relaxed).max(1),
+        };
+        let swept = self.sweep_all(force).await?;
+        if !swept.refused && swept.full == 0 {
+            looked_for.bytes = 0;
         }
-        result
+        Ok(swept)
     }
 
     async fn sweep_all(&self, force: bool) -> Result<Swept, StoreError> {
@@ -65,6 +83,7 @@ impl GarbageCollector {
             let mut facts = mark::facts(self.source()).await?;
             let dead = facts.iter().map(PackFacts::dead_bytes).sum();
             self.stats.dead_bytes.store(dead, Relaxed);
+            self.store.pace().note_dead(dead);
             facts.retain(|pack| !stuck.contains(&pack.pack));
             let plan = plan::plan(facts, &self.options.limits);
             if plan.too_much && !force {
@@ -108,13 +127,13 @@ impl GarbageCollector {
             return Ok(gone);
         }
         // From here on nothing new refers to what lies in the victims: what is found now is all there is.
-        let mut packs: Vec<(PackId, Vec<Entry>)> = Vec::with_capacity(victims.len());
+        let mut packs: Vec<(PackId, PackContents)> = Vec::with_capacity(victims.len());
         for pack in victims {
-            match self.store.entries(*pack).await {
-                Ok(entries) => packs.push((*pack, entries)),
+            match self.store.listed(*pack).await {
+                Ok(contents) => packs.push((*pack, contents)),
                 // A crash before its first fsync left a pack without a header, or one after a pack was emptied left no pack.
                 Err(_) if !mark::is_named(self.source(), *pack).await? => {
-                    packs.push((*pack, Vec::new()));
+                    packs.push((*pack, PackContents::default()));
                 }
                 Err(error) => {
                     total.damaged += 1;
@@ -123,7 +142,7 @@ impl GarbageCollector {
                 }
             }
         }
-        let ids = packs.iter().flat_map(|(_, entries)| entries);
+        let ids = packs.iter().flat_map(|(_, contents)| &contents.entries);
         let chunks: HashSet<ChunkId> = ids
             .filter_map(|entry| match entry.header.id() {
                 RecordId::Chunk(id) => Some(id),
@@ -132,10 +151,10 @@ impl GarbageCollector {
             .collect();
         let alive = mark::referenced(self.source(), &chunks).await?;
         // Those first that need the least room: what they give back is room for the others.
-        packs.sort_by_cached_key(|(_, entries)| live_bytes(entries, &alive));
-        for (pack, entries) in packs {
-            let books = self.live_books(&entries).await?;
-            let emptied = self.store.empty(pack, &entries, |record| match record {
+        packs.sort_by_cached_key(|(_, contents)| live_bytes(&contents.entries, &alive));
+        for (pack, contents) in packs {
+            let books = self.live_books(&contents.entries).await?;
+            let emptied = self.store.empty(pack, &contents, |record| match record {
                 RecordId::Chunk(id) => alive.contains(id),
                 book => books.contains(book),
             });

@@ -40,18 +40,6 @@ impl Writer {
         self
     }
 
-    pub(crate) fn digest(self, v: &Digest) -> Self {
-        self.tail(&v.to_key())
-    }
-
-    /// A presence byte, then the digest.
-    pub(crate) fn digest_option(self, v: Option<&Digest>) -> Self {
-        match v {
-            Some(digest) => self.u8(1).digest(digest),
-            None => self.u8(0),
-        }
-    }
-
     pub(crate) fn finish(self) -> bytes::Bytes {
         self.0.into()
     }
@@ -104,26 +92,9 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes()?).map_err(|_| "UTF-8 text")
     }
 
-    pub(crate) fn digest(&mut self) -> Decoded<Digest> {
-        let algorithm = *self.0.first().ok_or("a digest")?;
-        let len = match algorithm {
-            1 => 33,
-            2 => 65,
-            _ => return Err("a digest algorithm"),
-        };
-        Digest::from_key(self.take(len)?).map_err(|_| "a digest")
-    }
-
-    pub(crate) fn digest_option(&mut self) -> Decoded<Option<Digest>> {
-        match self.u8()? {
-            0 => Ok(None),
-            1 => self.digest().map(Some),
-            _ => Err("a presence byte"),
-        }
-    }
-
-    pub(crate) fn tail(self) -> &'a [u8] {
-        self.0
+    /// The rest of the value.
+    pub(crate) fn tail(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
     }
 
     pub(crate) fn end(self) -> Decoded<()> {
@@ -131,6 +102,90 @@ impl<'a> Reader<'a> {
             Ok(())
         } else {
             Err("the end of the record")
+        }
+    }
+}
+
+/// A value of a fixed form inside a record.
+pub(crate) trait Field: Sized {
+    fn put(&self, w: Writer) -> Writer;
+
+    fn take(r: &mut Reader<'_>) -> Decoded<Self>;
+}
+
+impl Field for u32 {
+    fn put(&self, w: Writer) -> Writer {
+        w.u32(*self)
+    }
+
+    fn take(r: &mut Reader<'_>) -> Decoded<Self> {
+        r.u32()
+    }
+}
+
+impl Field for u64 {
+    fn put(&self, w: Writer) -> Writer {
+        w.u64(*self)
+    }
+
+    fn take(r: &mut Reader<'_>) -> Decoded<Self> {
+        r.u64()
+    }
+}
+
+impl Field for bool {
+    fn put(&self, w: Writer) -> Writer {
+        w.u8(u8::from(*self))
+    }
+
+    fn take(r: &mut Reader<'_>) -> Decoded<Self> {
+        match r.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err("0 or 1"),
+        }
+    }
+}
+
+impl Field for String {
+    fn put(&self, w: Writer) -> Writer {
+        w.bytes(self.as_bytes())
+    }
+
+    fn take(r: &mut Reader<'_>) -> Decoded<Self> {
+        r.str().map(str::to_owned)
+    }
+}
+
+impl Field for Digest {
+    fn put(&self, w: Writer) -> Writer {
+        w.tail(&self.to_key())
+    }
+
+    fn take(r: &mut Reader<'_>) -> Decoded<Self> {
+        let len = match r.0.first().ok_or("a digest")? {
+            1 => 33,
+            2 => 65,
+            _ => return Err("a digest algorithm"),
+        };
+        Self::from_key(r.take(len)?).map_err(|_| "a digest")
+    }
+}
+
+/// Whether there is one, as a byte, then the field.
+impl<T: Field> Field for Option<T> {
+    fn put(&self, w: Writer) -> Writer {
+        match self {
+            Some(field) => field.put(w.u8(1)),
+            None => w.u8(0),
+        }
+    }
+
+    fn take(r: &mut Reader<'_>) -> Decoded<Self> {
+        match r.u8()? {
+            0 => Ok(None),
+            1 => T::take(r).map(Some),
+            _ => Err("a presence byte"),
         }
     }
 }

@@ -127,12 +127,6 @@ pub fn recipe(id: u64, part: u32) -> Key {
     key(RECIPE, &[&id.to_be_bytes(), &part.to_be_bytes()])
 }
 
-/// All parts of a recipe.
-#[must_use]
-pub fn recipe_parts(id: u64) -> KeyRange {
-    prefix(key(RECIPE, &[&id.to_be_bytes()]))
-}
-
 /// Keys of all rows of one recipe with so many parts.
 pub fn recipe_rows(id: u64, parts: u32) -> impl Iterator<Item = Key> {
     (0..parts)

@@ -14,7 +14,10 @@ pub mod suite;
 
 pub(crate) mod codec;
 pub mod key;
+mod pages;
 pub mod record;
+
+pub(crate) use pages::Pages;
 
 use std::ops::ControlFlow;
 

@@ -8,10 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use dvcr_core::oci::{Digest, Reference};
 
-use super::{
-    tests::{body, disk, image, name},
-    *,
-};
+use super::*;
 use crate::{
     backend::{PackBackend, PackId, crash::CrashBackend},
     clock::ManualClock,
@@ -24,9 +21,8 @@ use crate::{
         },
     },
     store::{StoreError, StoreOptions, pack::PACK_HEADER_LEN},
+    testing::{WHO, body, disk, image, name, read},
 };
-
-const WHO: Principal = Principal::Anonymous;
 
 /// A machine, and what it acknowledged.
 struct Machine {
@@ -328,18 +324,7 @@ impl Machine {
     }
 
     async fn pull(&self, digest: &Digest) -> Vec<u8> {
-        use futures::TryStreamExt as _;
-        let reader = self
-            .registry
-            .blob_read(&WHO, &name("a"), digest)
-            .await
-            .unwrap();
-        let frames: Vec<Bytes> = reader
-            .body(0..reader.info().len)
-            .try_collect()
-            .await
-            .unwrap();
-        frames.concat()
+        read(&self.registry, "a", digest).await.unwrap()
     }
 }
 

@@ -4,12 +4,8 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use dvcr_core::oci::Digest;
-use futures::TryStreamExt;
 
-use super::{
-    tests::{body, disk, name},
-    *,
-};
+use super::*;
 use crate::{
     backend::{
         faulty::{FaultScript, FaultyBackend, Op},
@@ -18,9 +14,9 @@ use crate::{
     clock::ManualClock,
     meta::memory::MemoryMeta,
     store::{Store, StoreOptions},
+    testing::{WHO, body, disk, name, read},
 };
 
-const WHO: Principal = Principal::Anonymous;
 /// Far more than an upload may hold in memory, so that a failure is noticed while the piece is still arriving.
 const PIECE_BYTES: usize = 9_300_000;
 const PIECES: usize = 2;
@@ -78,16 +74,8 @@ async fn check(op: Op, kind: io::ErrorKind, failing: usize) {
         .upload_finish(&WHO, &repository, &id, None, digest, end)
         .await
         .unwrap_or_else(|error| panic!("{what}: {error}"));
-    let reader = registry
-        .blob_read(&WHO, &repository, &digest)
-        .await
-        .unwrap();
-    let frames: Vec<Bytes> = reader
-        .body(0..reader.info().len)
-        .try_collect()
-        .await
-        .unwrap();
-    assert!(frames.concat() == data, "{what}");
+    let found = read(&registry, "a", &digest).await.unwrap();
+    assert!(found == data, "{what}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod blob;
 mod blob_list;
 mod body;
 mod checkpoint;
+mod commit;
 #[cfg(test)]
 mod crash_tests;
 pub mod deletion;
@@ -34,7 +35,7 @@ mod session;
 mod stats;
 mod tag;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod upload;
 mod upload_list;
 mod usage;
@@ -61,7 +62,7 @@ use crate::{
     clock::Clock,
     gc::{GarbageCollector, GcOptions, drop_repository_if_empty, scrub::Scrubber},
     meta::{
-        Check, Commit, Key, MetaStore, Txn, Value, key,
+        Check, Commit, Key, KeyRange, MetaStore, Pages, Txn, Value, key,
         record::{Record, RepositoryRecord},
     },
     store::Store,
@@ -178,11 +179,11 @@ impl Registry {
         }));
         // Weak: the collector is a part of the registry.
         let inner = Arc::downgrade(&registry.0);
-        registry.0.gc.set_before(Box::new(move || {
+        registry.0.gc.set_before(Box::new(move |force| {
             let registry = inner.upgrade().map(Registry);
             Box::pin(async move {
                 if let Some(registry) = registry {
-                    registry.retain_or_log().await;
+                    registry.retain_or_log(force).await;
                 }
             })
         }));
@@ -219,6 +220,11 @@ impl Inner {
         self.clock.now_ms()
     }
 
+    /// The rows of a range, up to `rows` at a time.
+    fn pages(&self, range: KeyRange, rows: usize) -> Pages<'_> {
+        Pages::new(&*self.meta, range, rows)
+    }
+
     /// When a lease that begins now ends.
     fn lease_end_ms(&self) -> u64 {
         self.now_ms() + millis(self.options.lease)
@@ -244,11 +250,13 @@ impl Inner {
         F: Future<Output = Result<(Txn, T), RegistryError>>,
     {
         for _ in 0..ATTEMPTS {
+            let watched = self.store.pace().watch();
             let (txn, value) = plan().await?;
             if txn.puts.is_empty() && txn.deletes.is_empty() {
                 return Ok(value);
             }
             if self.meta.commit(txn).await? == Commit::Done {
+                self.store.pace().done(watched);
                 return Ok(value);
             }
         }

@@ -4,34 +4,19 @@ use dvcr_core::{
     chunk::ChunkId,
     oci::{Algorithm, Digest},
 };
-use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::{
     backend::PackBackend,
     meta::record::ChunkRecord,
     store::{
-        pack::{RECORD_HEADER_LEN, RecordId, open_record},
+        Hasher,
+        pack::{Codec, RECORD_HEADER_LEN, RecordId, open_record},
         recipe::{Piece, RecipePart},
     },
 };
 
 /// Zeros that are hashed at once.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-
-/// A digest in the making, of either algorithm.
-enum Hasher {
-    Sha256(Sha256),
-    Sha512(Sha512),
-}
-
-impl Hasher {
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hasher) => hasher.update(bytes),
-            Self::Sha512(hasher) => hasher.update(bytes),
-        }
-    }
-}
 
 /// The digest of what these parts say. None where a chunk cannot be read. `locate` knows where chunks lie. Blocks.
 pub(super) fn digest_of(
@@ -40,10 +25,7 @@ pub(super) fn digest_of(
     algorithm: Algorithm,
     locate: impl Fn(&ChunkId) -> Option<ChunkRecord>,
 ) -> Option<Digest> {
-    let mut hasher = match algorithm {
-        Algorithm::Sha256 => Hasher::Sha256(Sha256::new()),
-        Algorithm::Sha512 => Hasher::Sha512(Sha512::new()),
-    };
+    let mut hasher = Hasher::new(algorithm);
     for piece in parts.iter().flat_map(|part| &part.pieces) {
         match piece {
             Piece::Zeros { len } => {
@@ -64,10 +46,7 @@ pub(super) fn digest_of(
             }
         }
     }
-    match hasher {
-        Hasher::Sha256(hasher) => Digest::new(algorithm, &hasher.finalize()).ok(),
-        Hasher::Sha512(hasher) => Digest::new(algorithm, &hasher.finalize()).ok(),
-    }
+    Some(hasher.finish())
 }
 
 /// A chunk, if what lies there is it. Blocks.
@@ -80,8 +59,8 @@ pub(super) fn read_chunk(
     let bytes = packs.read(at.pack, u64::from(at.offset), len).ok()?;
     let (header, payload) = open_record(&bytes).ok()?;
     let chunk = match header.codec() {
-        crate::store::pack::Codec::Raw => payload,
-        crate::store::pack::Codec::Zstd => zstd::bulk::decompress(&payload, header.raw_len())
+        Codec::Raw => payload,
+        Codec::Zstd => zstd::bulk::decompress(&payload, header.raw_len())
             .ok()?
             .into(),
     };

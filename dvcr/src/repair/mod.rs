@@ -11,7 +11,7 @@ mod hash;
 mod rebuild;
 mod report;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::{
     fs::{self, File},

@@ -1,135 +1,28 @@
 //! Registries in memory that lose their metadata.
 
-use std::io::Cursor;
-
 use bytes::Bytes;
 use dvcr_core::oci::{Digest, Reference};
-use futures::TryStreamExt as _;
 
 use super::*;
 use crate::{
-    backend::{PackBackend, memory::MemoryBackend},
-    checkpoint::format::{CheckpointHeader, CheckpointWriter},
-    clock::{ManualClock, SystemClock},
-    meta::{MetaStore, key, memory::MemoryMeta},
-    registry::{
-        Principal, Registry, RegistryError, RegistryOptions,
-        tests::{body, config, disk, image, name},
-    },
+    backend::PackBackend,
+    clock::SystemClock,
+    meta::{MetaStore as _, key},
+    registry::{Registry, RegistryError, RegistryOptions},
     store::{
         Store, StoreOptions,
         pack::{BlobHead, Codec, PackBuilder, PackHeader, Record, RecordId},
         recipe::{Piece, RecipePart},
     },
+    testing::{WHO, World, body, disk, image, name},
 };
 
-const WHO: Principal = Principal::Anonymous;
-const NOW_MS: u64 = 1_000_000;
-
-/// A checkpoint of what is in the metadata now.
-pub(crate) async fn checkpoint_of(
-    meta: &dyn MetaStore,
-    now_ms: u64,
-) -> CheckpointReader<Box<dyn Read + Send>> {
-    let snapshot = meta.snapshot().await.unwrap();
-    let header = CheckpointHeader {
-        number: 1,
-        created_ms: now_ms,
-    };
-    let mut writer = CheckpointWriter::new(Vec::new(), &header).unwrap();
-    for range in key::checkpointed() {
-        let put = &mut |key: &[u8], value: &[u8]| {
-            writer.row(key, value).unwrap();
-            std::ops::ControlFlow::Continue(())
-        };
-        snapshot.each(&range, put).unwrap();
-    }
-    let (bytes, _) = writer.finish().unwrap();
-    CheckpointReader::new(Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>).unwrap()
-}
-
-struct World {
-    meta: Arc<MemoryMeta>,
-    packs: Arc<MemoryBackend>,
-    registry: Registry,
-}
-
 impl World {
-    async fn new() -> Self {
-        Self::on(Arc::default(), Arc::default()).await
-    }
-
-    async fn on(meta: Arc<MemoryMeta>, packs: Arc<MemoryBackend>) -> Self {
-        let clock = Arc::new(ManualClock::new(NOW_MS));
-        let options = StoreOptions::default();
-        let store = Store::open(meta.clone(), packs.clone(), clock.clone(), options);
-        let store = store.await.unwrap();
-        let options = RegistryOptions::default();
-        Self {
-            registry: Registry::new(meta.clone(), store, clock, options),
-            meta,
-            packs,
-        }
-    }
-
-    async fn checkpoint(&self) -> CheckpointReader<Box<dyn Read + Send>> {
-        checkpoint_of(&*self.meta, NOW_MS).await
-    }
-
-    /// The metadata goes, and comes back from a checkpoint and what lies in packs now.
-    async fn rebuilt(
-        self,
-        checkpoint: Option<CheckpointReader<Box<dyn Read + Send>>>,
-    ) -> (Self, RepairReport) {
-        self.registry.store().close().await.unwrap();
-        let meta = Arc::new(MemoryMeta::new());
-        let packs = self.packs;
-        let sources = Sources {
-            packs: packs.clone(),
-            is_sealed: Box::new(|_| true),
-            checkpoint,
-        };
-        let report = rebuild(sources, meta.clone(), NOW_MS, &mut ()).await;
-        (Self::on(meta, packs).await, report.unwrap())
-    }
-
-    async fn push_blob(&self, data: &Bytes) -> Digest {
-        let digest = Digest::sha256(data);
-        self.registry
-            .blob_push(&WHO, &name("a"), digest, body(data))
-            .await
-            .unwrap();
-        digest
-    }
-
-    async fn push(&self, tag: &str, data: &Bytes) -> Digest {
-        let layer = self.push_blob(data).await;
-        self.push_blob(&Bytes::from_static(b"{}")).await;
-        let manifest = image(&[layer]);
-        let reference = Reference::Tag(tag.parse().unwrap());
-        self.registry
-            .manifest_put(&WHO, &name("a"), &reference, &[], None, manifest)
-            .await
-            .unwrap()
-            .digest
-    }
-
-    async fn pull(&self, repository: &str, data: &Bytes) -> Result<(), RegistryError> {
-        let digest = Digest::sha256(data);
-        let repository = name(repository);
-        let reader = self.registry.blob_read(&WHO, &repository, &digest).await?;
-        let frames: Vec<Bytes> = reader.body(0..reader.info().len).try_collect().await?;
-        assert!(frames.concat() == data[..], "other bytes");
-        Ok(())
-    }
-
     async fn tag(&self, tag: &str) -> Result<Digest, RegistryError> {
         let reference = Reference::Tag(tag.parse().unwrap());
-        let found = self
-            .registry
-            .manifest_get(&WHO, &name("a"), &reference)
-            .await?;
-        Ok(found.digest)
+        let repository = name("a");
+        let found = self.registry.manifest_get(&WHO, &repository, &reference);
+        Ok(found.await?.digest)
     }
 }
 
@@ -138,7 +31,7 @@ async fn what_a_checkpoint_knows_comes_back() {
     let world = World::new().await;
     let disks = [disk(1, 900_000), disk(2, 70_000), disk(3, 4_000)];
     for (n, data) in disks.iter().enumerate() {
-        world.push(&format!("v{n}"), data).await;
+        world.push(&format!("a:v{n}"), data).await;
     }
     let checkpoint = world.checkpoint().await;
     let (world, report) = world.rebuilt(Some(checkpoint)).await;
@@ -155,22 +48,21 @@ async fn what_a_checkpoint_knows_comes_back() {
         world.pull("a", data).await.unwrap();
     }
     world.pull("a", &Bytes::from_static(b"{}")).await.unwrap();
-    assert_eq!(config(), Digest::sha256(b"{}"));
     // It takes pushes, which find what is stored.
     let stored = world.packs.list().unwrap().len();
-    world.push("again", &disks[0]).await;
+    world.push("a:again", &disks[0]).await;
     assert_eq!(world.packs.list().unwrap().len(), stored);
-    world.push("new", &disk(4, 100_000)).await;
+    world.push("a:new", &disk(4, 100_000)).await;
     world.pull("a", &disk(4, 100_000)).await.unwrap();
 }
 
 #[tokio::test]
 async fn what_is_newer_than_the_checkpoint_is_found_without_a_name() {
     let world = World::new().await;
-    world.push("old", &disk(1, 300_000)).await;
+    world.push("a:old", &disk(1, 300_000)).await;
     let checkpoint = world.checkpoint().await;
     let new = disk(2, 300_000);
-    world.push("new", &new).await;
+    world.push("a:new", &new).await;
     let (world, report) = world.rebuilt(Some(checkpoint)).await;
     assert!(report.is_whole(), "{report}");
     assert!(world.tag("old").await.is_ok());
@@ -185,7 +77,7 @@ async fn what_is_newer_than_the_checkpoint_is_found_without_a_name() {
     assert_eq!(found, [Digest::sha256(&new)]);
     // A push of the same image is whole again, and nothing is stored twice.
     let packs = world.packs.list().unwrap().len();
-    world.push("new", &new).await;
+    world.push("a:new", &new).await;
     world.pull("a", &new).await.unwrap();
     assert_eq!(world.packs.list().unwrap().len(), packs);
 }
@@ -194,7 +86,7 @@ async fn what_is_newer_than_the_checkpoint_is_found_without_a_name() {
 async fn without_a_checkpoint_blobs_are_found() {
     let world = World::new().await;
     let data = disk(1, 300_000);
-    world.push("v1", &data).await;
+    world.push("a:v1", &data).await;
     let (world, report) = world.rebuilt(None).await;
     assert!(!report.is_whole());
     assert!(
@@ -211,11 +103,11 @@ async fn without_a_checkpoint_blobs_are_found() {
 async fn a_lost_pack_is_told_with_the_tags_that_need_it() {
     let world = World::new().await;
     let (kept, gone) = (disk(1, 300_000), disk(2, 300_000));
-    world.push("kept", &kept).await;
+    world.push("a:kept", &kept).await;
     world.registry.store().close().await.unwrap();
     let packs = world.packs.list().unwrap();
-    let world = World::on(world.meta, world.packs).await;
-    let manifest = world.push("gone", &gone).await;
+    let world = world.restart().await;
+    let manifest = world.push("a:gone", &gone).await;
     world.registry.store().close().await.unwrap();
     let checkpoint = world.checkpoint().await;
     for pack in world.packs.list().unwrap() {
@@ -240,13 +132,13 @@ async fn a_lost_pack_is_told_with_the_tags_that_need_it() {
         Err(RegistryError::BlobUnknown(_))
     ));
     // Its tag is still there, so a push of its blob makes it whole.
-    world.push_blob(&gone).await;
+    world.push_blob("a", &gone).await;
     world.pull("a", &gone).await.unwrap();
     assert_eq!(world.tag("gone").await.unwrap(), manifest);
 }
 
 /// A sealed pack of chunks, recipe parts and blob heads.
-fn pack(packs: &MemoryBackend, id: u64, records: Vec<Record>) {
+fn pack(packs: &dyn PackBackend, id: u64, records: Vec<Record>) {
     let pack = PackId(id);
     let header = PackHeader { pack, nonce: id };
     let mut slices = Vec::new();
@@ -273,36 +165,40 @@ fn chunk(data: &Bytes) -> (Piece, Record) {
     (piece, record(RecordId::Chunk(id), data.clone()))
 }
 
+/// The recipe part and the blob head of a blob of one chunk.
+fn books(recipe: u64, data: &Bytes, piece: Piece) -> [Record; 2] {
+    let part = RecipePart {
+        start: 0,
+        pieces: vec![piece],
+    };
+    let head = BlobHead {
+        digest: Digest::sha256(data),
+        len: data.len() as u64,
+        recipe,
+        parts: 1,
+        created_unix_ms: 7,
+    };
+    [
+        record(RecordId::RecipePart { recipe, part: 0 }, part.encode()),
+        record(RecordId::BlobHead { recipe }, head.encode().into()),
+    ]
+}
+
 #[tokio::test]
 async fn of_two_versions_of_a_recipe_the_one_that_makes_the_digest_counts() {
     // An upload broke off and went on with other bytes, in a pack that was begun before the first one.
     let (right, wrong) = (disk(1, 9_000), disk(2, 9_000));
-    let part = |piece| RecipePart {
-        start: 0,
-        pieces: vec![piece],
-    };
     let ((right_piece, right_chunk), (wrong_piece, wrong_chunk)) = (chunk(&right), chunk(&wrong));
-    let part_id = RecordId::RecipePart { recipe: 5, part: 0 };
-    let head = BlobHead {
-        digest: Digest::sha256(&right),
-        len: 9_000,
-        recipe: 5,
-        parts: 1,
-        created_unix_ms: 7,
-    };
     for order in [[1, 2], [2, 1]] {
         let world = World::new().await;
-        let right_records = vec![
-            right_chunk.clone(),
-            record(part_id, part(right_piece).encode()),
-            record(RecordId::BlobHead { recipe: 5 }, head.encode().into()),
-        ];
-        pack(&world.packs, order[0], right_records);
-        let wrong_records = vec![
-            wrong_chunk.clone(),
-            record(part_id, part(wrong_piece).encode()),
-        ];
-        pack(&world.packs, order[1], wrong_records);
+        let [part, head] = books(5, &right, right_piece);
+        pack(
+            &*world.packs,
+            order[0],
+            vec![right_chunk.clone(), part, head],
+        );
+        let [part, _] = books(5, &wrong, wrong_piece);
+        pack(&*world.packs, order[1], vec![wrong_chunk.clone(), part]);
         let (world, report) = world.rebuilt(None).await;
         assert_eq!(report.found_blobs.len(), 1, "{report}");
         world.pull(FOUND_REPOSITORY, &right).await.unwrap();
@@ -315,26 +211,12 @@ async fn a_chunk_in_two_packs_counts_where_it_reads_right() {
     let (piece, good) = chunk(&data);
     // The header is right and so is the checksum: only BLAKE3 tells.
     let bad = record(good.header().id(), disk(2, 9_000));
-    let part = RecipePart {
-        start: 0,
-        pieces: vec![piece],
-    };
-    let head = BlobHead {
-        digest: Digest::sha256(&data),
-        len: 9_000,
-        recipe: 5,
-        parts: 1,
-        created_unix_ms: 7,
-    };
-    let books = [
-        record(RecordId::RecipePart { recipe: 5, part: 0 }, part.encode()),
-        record(RecordId::BlobHead { recipe: 5 }, head.encode().into()),
-    ];
+    let books = books(5, &data, piece);
     for records in [[&bad, &good], [&good, &bad]] {
         let world = World::new().await;
-        pack(&world.packs, 1, vec![records[0].clone()]);
-        pack(&world.packs, 2, vec![records[1].clone()]);
-        pack(&world.packs, 3, books.to_vec());
+        pack(&*world.packs, 1, vec![records[0].clone()]);
+        pack(&*world.packs, 2, vec![records[1].clone()]);
+        pack(&*world.packs, 3, books.to_vec());
         let (world, _) = world.rebuilt(None).await;
         world.pull(FOUND_REPOSITORY, &data).await.unwrap();
     }
@@ -344,26 +226,12 @@ async fn a_chunk_in_two_packs_counts_where_it_reads_right() {
 async fn a_blob_without_one_of_its_chunks_is_not_brought_back() {
     let data = disk(1, 9_000);
     let (piece, chunk) = chunk(&data);
-    let part = RecipePart {
-        start: 0,
-        pieces: vec![piece],
-    };
-    let head = BlobHead {
-        digest: Digest::sha256(&data),
-        len: 9_000,
-        recipe: 5,
-        parts: 1,
-        created_unix_ms: 7,
-    };
-    let books = vec![
-        record(RecordId::RecipePart { recipe: 5, part: 0 }, part.encode()),
-        record(RecordId::BlobHead { recipe: 5 }, head.encode().into()),
-    ];
+    let books = books(5, &data, piece).to_vec();
     for is_there in [true, false] {
         let world = World::new().await;
-        pack(&world.packs, 1, books.clone());
+        pack(&*world.packs, 1, books.clone());
         if is_there {
-            pack(&world.packs, 2, vec![chunk.clone()]);
+            pack(&*world.packs, 2, vec![chunk.clone()]);
         }
         let (_, report) = world.rebuilt(None).await;
         assert_eq!(report.found_blobs.len(), usize::from(is_there), "{report}");
@@ -373,7 +241,7 @@ async fn a_blob_without_one_of_its_chunks_is_not_brought_back() {
 #[tokio::test]
 async fn numbers_are_never_used_twice() {
     let world = World::new().await;
-    world.push("v1", &disk(1, 100_000)).await;
+    world.push("a:v1", &disk(1, 100_000)).await;
     let (world, _) = world.rebuilt(None).await;
     let recipe = world.registry.store().next_recipe().await.unwrap();
     assert!(recipe > 1 << 32, "{recipe}");

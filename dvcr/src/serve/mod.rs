@@ -35,7 +35,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let (http_limits, listener_options) = limits(&settings);
 
     // Before the storage is opened: what is misconfigured fails before anything is touched.
-    let certificates = match settings.tls_files() {
+    let certificates = match settings.tls.files() {
         Some((certificate, key)) => Some(Arc::new(Certificates::open(certificate, key).await?)),
         None => None,
     };

@@ -1,6 +1,9 @@
 //! Layers, bounds and errors of the settings.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use super::*;
 

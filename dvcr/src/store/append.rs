@@ -11,6 +11,7 @@ use super::{
     epoch::EpochGuard,
     ingest::{CheckpointRow, Mark},
     ingest_state::IngestState,
+    joined::joined,
     lane::{Appended, LaneTicket, Placed},
     pack::{Codec, Record, RecordId},
     recipe::{Piece, RecipeBuilder, RecipePart},
@@ -144,12 +145,7 @@ impl AppendTask {
                 records,
             }) = found.pop()
         {
-            let records = records
-                .await
-                .map_err(|error| match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(e) => StoreError::io("compress chunks".into(), std::io::Error::other(e)),
-                })??;
+            let records = joined(records, "compress chunks").await?;
             let records = self.still_new(records, generation).await?;
             let ids: Vec<_> = records.iter().filter_map(chunk_id).collect();
             for (id, appended) in ids.into_iter().zip(self.ticket.append(records).await?) {
@@ -271,10 +267,7 @@ impl AppendTask {
     async fn flushed(&mut self) -> Result<(), StoreError> {
         match self.flush.take() {
             None => Ok(()),
-            Some(flush) => flush.await.map_err(|error| match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(e) => StoreError::io("checkpoint an upload".into(), std::io::Error::other(e)),
-            })?,
+            Some(flush) => joined(flush, "checkpoint an upload").await,
         }
     }
 }

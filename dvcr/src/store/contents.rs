@@ -9,7 +9,7 @@ use super::{
 use crate::backend::{PackBackend, PackId};
 
 /// The records of a pack.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PackContents {
     /// Length of the file.
     pub(crate) len: u64,

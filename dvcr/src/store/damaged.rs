@@ -18,7 +18,7 @@ use super::{Store, StoreError};
 use crate::{
     backend::PackId,
     meta::{
-        Check, Commit, MetaError, Txn, Value, key,
+        Check, Commit, MetaError, Pages, Txn, Value, key,
         record::{ChunkRecord, FindingRecord, Record as _},
     },
 };
@@ -134,13 +134,8 @@ impl Damaged {
 impl Store {
     /// Reads the findings of an earlier run.
     pub(super) async fn load_damaged(&self) -> Result<(), StoreError> {
-        let mut range = key::findings();
-        loop {
-            let rows = self.meta.scan(&range, ROWS).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(());
-            };
-            range = key::after(range, last);
+        let mut pages = Pages::new(&*self.meta, key::findings(), ROWS);
+        while let Some(rows) = pages.next().await? {
             for (row, value) in &rows {
                 match key::finding_of(row) {
                     Some(key::Finding::Chunk(id)) => {
@@ -153,6 +148,7 @@ impl Store {
                 }
             }
         }
+        Ok(())
     }
 
     /// What is known to be damaged.

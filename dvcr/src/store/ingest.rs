@@ -31,6 +31,7 @@ use super::{
     cut::CutTask,
     hasher::Hasher,
     ingest_state::IngestState,
+    joined::joined,
     pack::BlobHead,
     recipe::RecipeBuilder,
     segment::Segment,
@@ -317,7 +318,7 @@ impl Ingest {
             // A closed pipeline says why below.
             let _ = steps.send(Step::End).await;
         }
-        let stored = joined(stored).await?;
+        let stored = joined(stored, WHAT).await?;
         let digest = blocking::run({
             let hasher = joined_hash(hashed).await;
             move || hasher.finish()
@@ -424,7 +425,7 @@ impl Ingest {
         self.failed = true;
         let broken = || {
             StoreError::io(
-                "take in a blob".into(),
+                WHAT.into(),
                 std::io::Error::other("the pipeline ended early"),
             )
         };
@@ -436,7 +437,7 @@ impl Ingest {
                 ..
             }) => {
                 drop((hash, steps));
-                joined(stored).await.err().unwrap_or_else(broken)
+                joined(stored, WHAT).await.err().unwrap_or_else(broken)
             }
             None => broken(),
         }
@@ -449,7 +450,7 @@ impl Ingest {
         if self.failed {
             // Started anew, it would record an offset without the bytes before it.
             return Err(StoreError::io(
-                "take in a blob".into(),
+                WHAT.into(),
                 std::io::Error::other("the pipeline failed before"),
             ));
         }
@@ -490,7 +491,7 @@ impl Ingest {
         let cutting = self.store.tasks.spawn(cut.run(cut_steps, batches));
         let stored = self.store.tasks.spawn(async move {
             let stored = append.run(append_batches).await?;
-            joined(cutting).await?;
+            joined(cutting, WHAT).await?;
             Ok(stored)
         });
         self.pipeline = Some(Pipeline {
@@ -502,6 +503,9 @@ impl Ingest {
         Ok(())
     }
 }
+
+/// What a pipeline does.
+const WHAT: &str = "take in a blob";
 
 async fn hash_task(mut hasher: Hasher, mut steps: mpsc::Receiver<HashStep>) -> Hasher {
     while let Some(step) = steps.recv().await {
@@ -520,20 +524,6 @@ async fn hash_task(mut hasher: Hasher, mut steps: mpsc::Receiver<HashStep>) -> H
         }
     }
     hasher
-}
-
-/// The result of a task of ours, which is never cancelled; a panic is passed on.
-async fn joined<T>(task: JoinHandle<Result<T, StoreError>>) -> Result<T, StoreError> {
-    match task.await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(StoreError::io(
-                "take in a blob".into(),
-                std::io::Error::other("the server is stopping"),
-            )),
-        },
-    }
 }
 
 async fn joined_hash(task: JoinHandle<Hasher>) -> Hasher {

@@ -17,13 +17,18 @@ use std::{
 
 use bytes::Bytes;
 use dvcr_core::chunk::ChunkId;
-use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::{
+    sync::{Mutex as AsyncMutex, Notify, watch},
+    task::JoinHandle,
+};
+use tokio_util::task::TaskTracker;
 
 use super::{
     StoreError, StoreStats,
     damaged::Damaged,
     epoch::Condemned,
     ids::IdAllocator,
+    joined::joined,
     pack::{PackBuilder, PackHeader, RECORD_HEADER_LEN, Record, RecordId},
 };
 use crate::{
@@ -136,6 +141,7 @@ pub(crate) struct Lanes {
     /// Told when an upload met a full device.
     pub(crate) full: Notify,
     lanes: [Lane; LANES + 1],
+    tasks: TaskTracker,
 }
 
 #[derive(Default)]
@@ -164,6 +170,7 @@ impl Lanes {
         stats: Arc<StoreStats>,
         condemned: Arc<Condemned>,
         damaged: Arc<Damaged>,
+        tasks: TaskTracker,
     ) -> Self {
         Self {
             packs,
@@ -175,6 +182,7 @@ impl Lanes {
             damaged,
             full: Notify::new(),
             lanes: Default::default(),
+            tasks,
         }
     }
 
@@ -224,10 +232,11 @@ impl Lanes {
     }
 
     /// Seals every open pack. What is appended later opens others.
-    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+    pub(crate) async fn close(self: &Arc<Self>) -> Result<(), StoreError> {
         for lane in &self.lanes {
-            if let Some(pack) = lane.open.lock().await.take() {
-                self.seal(&pack).await?;
+            let left = lane.open.lock().await.take().map(|pack| self.seal(pack));
+            if let Some(sealing) = left {
+                joined(sealing, "seal a pack").await?;
             }
         }
         Ok(())
@@ -294,8 +303,21 @@ impl Lanes {
         }
     }
 
+    /// Seals a pack that has left its lane, also if nobody waits for it: nobody else knows of the pack any more. Where that fails
+    /// it is made good at the next start.
+    fn seal(self: &Arc<Self>, pack: Arc<OpenPack>) -> JoinHandle<Result<(), StoreError>> {
+        let lanes = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let sealed = lanes.seal_now(&pack).await;
+            if let Err(error) = &sealed {
+                tracing::error!(pack = %pack.id, error = error as &dyn std::error::Error, "seal pack");
+            }
+            sealed
+        })
+    }
+
     /// Writes footer and row of a pack that gets no more appends.
-    async fn seal(&self, pack: &Arc<OpenPack>) -> Result<(), StoreError> {
+    async fn seal_now(&self, pack: &Arc<OpenPack>) -> Result<(), StoreError> {
         let id = pack.id;
         let mut durable = pack.durable.lock().await;
         let poisoned = pack.poisoned.load(Relaxed);
@@ -355,16 +377,6 @@ impl Lanes {
             .retain(|_, placed| !Arc::ptr_eq(&placed.pack, pack) || placed.end() <= durable);
     }
 
-    /// Seals a pack in the background; what fails is logged, and made good at the next start.
-    fn seal_later(self: &Arc<Self>, pack: Arc<OpenPack>) {
-        let lanes = Arc::clone(self);
-        tokio::spawn(async move {
-            if let Err(error) = lanes.seal(&pack).await {
-                tracing::error!(pack = %pack.id, error = &error as &dyn std::error::Error, "seal pack");
-            }
-        });
-    }
-
     /// Returns once the first `end` bytes of the pack survive a crash.
     pub(crate) async fn make_durable(
         self: &Arc<Self>,
@@ -413,7 +425,7 @@ impl LaneTicket {
         if let Some(pack) =
             open.take_if(|pack| pack.poisoned.load(Relaxed) || pack.builder().is_full())
         {
-            lanes.seal_later(pack);
+            drop(lanes.seal(pack));
         }
         let pack = match &*open {
             Some(pack) => Arc::clone(pack),
@@ -480,7 +492,7 @@ impl LaneTicket {
             lanes.pending.remove(&mine);
             lanes.poison(&pack).await;
             if let Some(pack) = open.take() {
-                lanes.seal_later(pack);
+                drop(lanes.seal(pack));
             }
             let error = StoreError::io(format!("append to pack {id}"), error);
             self.met(&error);
@@ -516,6 +528,7 @@ mod tests {
             Arc::default(),
             Arc::default(),
             Arc::default(),
+            TaskTracker::new(),
         ));
         let pack = lanes.open_pack(false).await.unwrap();
         let there = *pack.appended.borrow();

@@ -22,6 +22,7 @@ mod hasher;
 mod ids;
 mod ingest;
 mod ingest_state;
+mod joined;
 mod lane;
 pub(crate) mod pace;
 pub mod pack;
@@ -36,6 +37,7 @@ mod zstd_stream;
 
 pub(crate) use contents::{PackContents, read_contents};
 pub use error::StoreError;
+pub(crate) use hasher::Hasher;
 pub use ingest::{
     BLOCK_BYTES, CheckpointRow, FLUSH_BYTES, FLUSH_INTERVAL, Finished, FinishedBody,
     INLINE_BYTES_MAX, Ingest,
@@ -118,6 +120,7 @@ impl Store {
         let stats = Arc::new(StoreStats::default());
         let condemned: Arc<Condemned> = Arc::default();
         let damaged: Arc<Damaged> = Arc::default();
+        let tasks = TaskTracker::new();
         let pack_ids = IdAllocator::new(Arc::clone(&meta), "pack");
         let lanes = Lanes::new(
             Arc::clone(&packs),
@@ -126,6 +129,7 @@ impl Store {
             Arc::clone(&stats),
             Arc::clone(&condemned),
             Arc::clone(&damaged),
+            tasks.clone(),
         );
         let store = Arc::new(Self {
             recipes: IdAllocator::new(Arc::clone(&meta), "recipe"),
@@ -133,7 +137,7 @@ impl Store {
             codecs: Arc::default(),
             memory: Arc::new(Semaphore::new(options.all_upload_blocks)),
             workers: Semaphore::new(options.workers),
-            tasks: TaskTracker::new(),
+            tasks,
             epochs: Arc::default(),
             condemned,
             damaged,

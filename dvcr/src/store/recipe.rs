@@ -101,6 +101,14 @@ impl RecipePart {
         })
     }
 
+    /// The chunks, in order; one that comes again is there again.
+    pub fn chunks(&self) -> impl Iterator<Item = ChunkId> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Chunk { id, .. } => Some(*id),
+            Piece::Zeros { .. } => None,
+        })
+    }
+
     /// Offset in the blob of the first byte past this part.
     #[must_use]
     pub fn end(&self) -> u64 {

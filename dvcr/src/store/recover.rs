@@ -13,7 +13,7 @@ use crate::{
     backend::{PackBackend, PackId},
     blocking,
     meta::{
-        Check, Txn, key,
+        Check, Pages, Txn, key,
         record::{PackRecord, PackState, Record as _},
     },
 };
@@ -26,25 +26,18 @@ impl Store {
     /// go on being hidden from look-ups.
     pub(super) async fn unsealed(&self) -> Result<Vec<PackId>, StoreError> {
         let mut open = Vec::new();
-        let mut range = key::packs();
-        loop {
-            let rows = self.meta.scan(&range, PAGE).await?;
+        let mut pages = Pages::new(&*self.meta, key::packs(), PAGE);
+        while let Some(rows) = pages.next().await? {
             for (key, row) in &rows {
                 let record = PackRecord::decode(key, row)?;
-                let id = key::last_field(&key::packs(), key)
-                    .try_into()
-                    .map(u64::from_be_bytes);
-                match (record.state, id) {
-                    (PackState::Open, Ok(id)) => open.push(PackId(id)),
-                    (PackState::Condemned, Ok(id)) => self.condemned.insert([PackId(id)]),
+                match (record.state, key::pack_of(key)) {
+                    (PackState::Open, Some(pack)) => open.push(pack),
+                    (PackState::Condemned, Some(pack)) => self.condemned.insert([pack]),
                     _ => {}
                 }
             }
-            match rows.last() {
-                Some((last, _)) if rows.len() == PAGE => range = key::after(range, last),
-                _ => return Ok(open),
-            }
         }
+        Ok(open)
     }
 
     /// Closes these packs. One that cannot be closed is logged and left.

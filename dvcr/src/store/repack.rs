@@ -7,12 +7,12 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use dvcr_core::chunk::ChunkId;
-use tokio::time::Instant;
 
 use super::{
     Store, StoreError,
     compress::Codecs,
-    contents::{PackDamage, read_contents},
+    contents::{PackContents, PackDamage, read_contents},
+    joined::joined,
     lane::Appended,
     pack::{Entry, Record, RecordId},
     segment::Segment,
@@ -27,12 +27,6 @@ use crate::{
     },
 };
 
-/// Records read, checked and moved at once, in stored bytes: one fdatasync and one commit for so much.
-const BATCH_BYTES: usize = 8 << 20;
-
-/// The same while somebody pushes, whose fsync may have to wait until a batch is written: some milliseconds.
-const BUSY_BATCH_BYTES: usize = 1 << 20;
-
 /// Rows looked at or removed in one transaction.
 const ROWS: usize = 1000;
 
@@ -45,6 +39,14 @@ pub struct Emptied {
     pub freed_bytes: u64,
     /// Records that are needed and damaged. The pack stays for them: pushing the same content again replaces them.
     pub damaged: u64,
+}
+
+/// Records that were read to be moved.
+#[derive(Default)]
+struct Loaded {
+    good: Vec<Record>,
+    /// Chunks that are needed and damaged.
+    damaged: u64,
 }
 
 impl Store {
@@ -85,10 +87,10 @@ impl Store {
         Ok(true)
     }
 
-    /// What lies in a pack.
-    pub(crate) async fn entries(&self, pack: PackId) -> Result<Vec<Entry>, StoreError> {
+    /// What lies in a pack that is to be emptied.
+    pub(crate) async fn listed(&self, pack: PackId) -> Result<PackContents, StoreError> {
         let packs = Arc::clone(&self.packs);
-        blocking::run(move || read_entries(&*packs, pack))
+        blocking::run(move || read_whole_list(&*packs, pack))
             .await
             .map_err(|e| StoreError::io(format!("read what lies in pack {pack}"), e))
     }
@@ -98,7 +100,11 @@ impl Store {
     pub(crate) async fn empty(
         &self,
         pack: PackId,
-        entries: &[Entry],
+        PackContents {
+            entries,
+            has_footer,
+            ..
+        }: &PackContents,
         is_alive: impl Fn(&RecordId) -> bool,
     ) -> Result<Emptied, StoreError> {
         let mut emptied = Emptied::default();
@@ -106,40 +112,50 @@ impl Store {
             .iter()
             .partition(|entry| is_alive(&entry.header.id()));
         for batch in dead.chunks(ROWS) {
-            let begun = Instant::now();
+            let slice = self.pace.slice();
             self.forget_batch(pack, batch).await?;
-            self.pace.rest(begun).await;
+            slice.rest().await;
         }
-        let short = self.is_short(&alive).await;
+        // Without a footer a pack is walked, and a walk ends where room was given back: after a crash, or when the metadata is made
+        // anew, what lies behind would be lost.
+        let short = *has_footer && self.is_short(&alive).await;
         if short {
             self.release(pack, &dead).await;
         }
         let mut rest = &alive[..];
-        while let Some(first) = rest.first() {
-            let begun = Instant::now();
-            let batch_bytes = match self.pace.is_busy() {
-                true => BUSY_BATCH_BYTES,
-                false => BATCH_BYTES,
-            };
-            let begin = u64::from(first.offset);
-            let count = rest
-                .iter()
-                .take_while(|entry| entry.end() - begin <= batch_bytes as u64)
-                .count()
-                .max(1);
-            let (batch, later) = rest.split_at(count);
-            let damaged = emptied.damaged;
-            self.move_batch(pack, batch, &mut emptied).await?;
-            if short && emptied.damaged == damaged {
+        let mut batch = self.next_batch(&mut rest);
+        let mut slice = self.pace.slice();
+        let mut loaded = self.load(pack, batch).await?;
+        while !batch.is_empty() {
+            let is_whole = loaded.damaged == 0;
+            // The device writes one batch while the next is read and checked.
+            let next = self.next_batch(&mut rest);
+            let (moved, next_loaded) = futures::future::join(
+                self.move_loaded(pack, batch, loaded, &mut emptied),
+                self.load(pack, next),
+            )
+            .await;
+            moved?;
+            if short && is_whole {
                 self.release(pack, batch).await;
             }
-            self.pace.rest(begun).await;
-            rest = later;
+            slice.rest().await;
+            slice = self.pace.slice();
+            (batch, loaded) = (next, next_loaded?);
         }
         if emptied.damaged == 0 {
             emptied.freed_bytes = self.remove(pack).await?;
         }
         Ok(emptied)
+    }
+
+    /// Takes the records that are moved in one slice: near each other, so that they are read together.
+    fn next_batch<'a>(&self, rest: &mut &'a [Entry]) -> &'a [Entry] {
+        let begin = rest.first().map_or(0, |first| u64::from(first.offset));
+        let end = begin + self.pace.slice_bytes();
+        let count = rest.iter().take_while(|entry| entry.end() <= end).count();
+        rest.split_off(..count.max(1).min(rest.len()))
+            .unwrap_or_default()
     }
 
     /// Whether copies of these records do not fit into what is free for data.
@@ -194,12 +210,8 @@ impl Store {
         Ok(here)
     }
 
-    async fn move_batch(
-        &self,
-        pack: PackId,
-        entries: &[Entry],
-        emptied: &mut Emptied,
-    ) -> Result<(), StoreError> {
+    /// Reads and checks the records that are to be moved.
+    async fn load(&self, pack: PackId, entries: &[Entry]) -> Result<Loaded, StoreError> {
         let here = self.rows_here(pack, entries).await?;
         // A chunk whose row leads elsewhere was stored anew meanwhile.
         let wanted: Vec<Entry> = entries
@@ -224,23 +236,35 @@ impl Store {
                 .collect::<Vec<_>>()
         })
         .await;
-        let mut good = Vec::with_capacity(records.len());
+        let mut loaded = Loaded::default();
         for (entry, record) in records {
             match (record, entry.header.id()) {
-                (Ok(record), _) => good.push(record),
+                (Ok(record), _) => loaded.good.push(record),
                 (Err(what), RecordId::Chunk(id)) => {
                     let (_, row) = &here[&id];
                     let at = ChunkRecord::decode(&key::chunk(&id), row)?;
                     self.mark_chunk(&id, &at, &what).await?;
-                    emptied.damaged += 1;
+                    loaded.damaged += 1;
                 }
                 // The rows have what it said.
                 (Err(what), book) => {
                     tracing::warn!(%pack, what, "a damaged record of a recipe is written anew");
-                    good.extend(self.book(book).await?);
+                    loaded.good.extend(self.book(book).await?);
                 }
             }
         }
+        Ok(loaded)
+    }
+
+    /// Appends what was read to a pack, and moves the rows that still lead here.
+    async fn move_loaded(
+        &self,
+        pack: PackId,
+        entries: &[Entry],
+        Loaded { good, damaged }: Loaded,
+        emptied: &mut Emptied,
+    ) -> Result<(), StoreError> {
+        emptied.damaged += damaged;
         if good.is_empty() {
             return Ok(());
         }
@@ -253,16 +277,7 @@ impl Store {
         let ticket = self.lanes.collector_ticket();
         // An append is not to be cancelled, and a collection may be: a server that stops drops it.
         let append = self.tasks.spawn(async move { ticket.append(good).await });
-        let appended = match append.await {
-            Ok(appended) => appended?,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(e) => {
-                    let what = "move what is alive".into();
-                    return Err(StoreError::io(what, std::io::Error::other(e)));
-                }
-            },
-        };
+        let appended = joined(append, "move what is alive").await?;
         for (id, appended) in ids.iter().zip(appended) {
             match (id, appended) {
                 (RecordId::Chunk(id), Appended::Chunk(placed)) => segment.placed(*id, &placed),
@@ -349,11 +364,11 @@ fn checked(
         .map_err(|e| e.to_string())
 }
 
-/// The entries of a sealed pack.
-fn read_entries(packs: &dyn PackBackend, pack: PackId) -> std::io::Result<Vec<Entry>> {
+/// What lies in a sealed pack, if its list is whole.
+fn read_whole_list(packs: &dyn PackBackend, pack: PackId) -> std::io::Result<PackContents> {
     let contents = read_contents(packs, pack)?;
     match contents.damage {
-        None | Some(PackDamage::Footer) => Ok(contents.entries),
+        None | Some(PackDamage::Footer) => Ok(contents),
         // Rows may lead to what lies behind the damage.
         Some(damage) => Err(std::io::Error::new(
             std::io::ErrorKind::InvalidData,

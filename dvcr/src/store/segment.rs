@@ -1,7 +1,7 @@
 //! What an ingest has stored since its last flush, and the transaction that makes it known.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -27,7 +27,7 @@ pub(crate) struct Segment {
     /// Rows to write: chunks that this ingest stored or borrowed.
     rows: HashMap<ChunkId, ChunkRecord>,
     /// How far each pack written must be durable first.
-    ends: HashMap<PackId, (Arc<OpenPack>, u64)>,
+    ends: BTreeMap<PackId, (Arc<OpenPack>, u64)>,
     /// Packs of committed chunks that this ingest relies on.
     relied: HashSet<PackId>,
     /// Since before the first of these chunks was looked up.
@@ -46,7 +46,7 @@ impl Segment {
         Self {
             lanes,
             rows: HashMap::new(),
-            ends: HashMap::new(),
+            ends: BTreeMap::new(),
             relied: HashSet::new(),
             epoch: None,
         }

@@ -9,9 +9,10 @@ use super::{
     PackContents, Store, StoreError,
     append::recipe_record,
     compress::Codecs,
+    joined::joined,
     pack::{
-        BlobHead, Codec, PAYLOAD_BYTES_MAX, RECORD_HEADER_LEN, Record, RecordHeader, RecordId,
-        open_record,
+        BlobHead, Codec, Entry, PAYLOAD_BYTES_MAX, RECORD_HEADER_LEN, Record, RecordHeader,
+        RecordId, open_record,
     },
     read_contents,
     recipe::RecipePart,
@@ -21,7 +22,7 @@ use crate::{
     backend::{PackBackend, PackId},
     blocking,
     meta::{
-        MetaError, Txn, key,
+        MetaError, Pages, Txn, key,
         record::{BlobBody, BlobRecord, ChunkRecord, Record as _},
     },
 };
@@ -39,11 +40,26 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
+    /// What a pack says that there is.
+    pub(crate) fn listed(pack: PackId, entry: &Entry) -> Self {
+        Self {
+            id: entry.header.id(),
+            at: ChunkRecord {
+                pack,
+                offset: entry.offset,
+                // Bounded by PAYLOAD_BYTES_MAX.
+                stored_len: entry.header.stored_len() as u32,
+            },
+            header: Some(entry.header),
+        }
+    }
+
     fn len(&self) -> usize {
         RECORD_HEADER_LEN + self.at.stored_len as usize
     }
 
-    fn end(&self) -> u64 {
+    /// The first offset behind the record.
+    pub(crate) fn end(&self) -> u64 {
         u64::from(self.at.offset) + self.len() as u64
     }
 }
@@ -172,13 +188,8 @@ impl Store {
                 recipe_record(recipe, part, &RecipePart::decode(&key, &row)?).map(Some)
             }
             RecordId::BlobHead { recipe } => {
-                let mut range = key::blobs();
-                loop {
-                    let rows = self.meta.scan(&range, ROWS).await?;
-                    let Some((last, _)) = rows.last() else {
-                        return Ok(None);
-                    };
-                    range = key::after(range, last);
+                let mut pages = Pages::new(&*self.meta, key::blobs(), ROWS);
+                while let Some(rows) = pages.next().await? {
                     for (row, value) in &rows {
                         let blob = BlobRecord::decode(row, value)?;
                         let BlobBody::Recipe { id, parts } = blob.body else {
@@ -200,6 +211,7 @@ impl Store {
                         }
                     }
                 }
+                Ok(None)
             }
         }
     }
@@ -227,13 +239,7 @@ impl Store {
             }
             Ok(count)
         });
-        match task.await {
-            Ok(rewritten) => rewritten,
-            Err(error) => Err(StoreError::io(
-                "write recipes anew".into(),
-                io::Error::other(error),
-            )),
-        }
+        joined(task, "write recipes anew").await
     }
 }
 

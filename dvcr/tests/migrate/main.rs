@@ -13,10 +13,13 @@ mod reply;
 mod site;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../oci_client/tokens.rs"]
+mod tokens;
 
 mod compare;
 mod damaged;
 mod fill;
 mod interrupted;
+mod login;
 mod migration;
 mod whole;

@@ -26,6 +26,32 @@ const REDIRECTS_MAX: usize = 20;
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// What to do about a proxy that does not know us.
+const WANTS_LOGIN_AT_PROXY: &str = "the proxy wants a user and a password: \
+                                    write http_proxy and https_proxy as http://USER:PASSWORD@HOST:PORT";
+
+/// Parts of errors that trying again does not mend, and what to say instead. The libraries below give nothing but texts for these.
+const FINAL: [(&str, &str); 5] = [
+    (
+        "invalid peer certificate",
+        "the server's certificate is not trusted: name the authority that signed it, if it is one of your own, with --source-ca",
+    ),
+    (
+        "InvalidContentType",
+        "the server does not speak TLS: is its address http://...?",
+    ),
+    (
+        "invalid HTTP version",
+        "the server does not speak HTTP: is its address https://...?",
+    ),
+    ("proxy authorization required", WANTS_LOGIN_AT_PROXY),
+    // Of a name server that cannot answer now it is said that it is temporary.
+    (
+        "Name or service not known",
+        "the server's name is unknown: check the address, and that DNS works here",
+    ),
+];
+
 /// Who we are, for the logs of servers.
 pub const USER_AGENT: &str = concat!("dvcr-importer/", env!("CARGO_PKG_VERSION"));
 
@@ -90,27 +116,34 @@ impl Http {
         let _ = url.set_username("");
         let _ = url.set_password(None);
         url.set_fragment(None);
-        let mut client = Client::builder()
-            // Credentials go to one host only; see `open`.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .user_agent(USER_AGENT)
-            .referer(false)
-            // Ranges in parallel get a connection each: in HTTP/2 they would share one, and its window.
-            .http1_only()
-            .tls_danger_accept_invalid_certs(options.insecure);
+        let builder = || {
+            Client::builder()
+                // Credentials go to one host only; see `open`.
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .user_agent(USER_AGENT)
+                .referer(false)
+                // Ranges in parallel get a connection each: in HTTP/2 they would share one, and its window.
+                .http1_only()
+                .tls_danger_accept_invalid_certs(options.insecure)
+        };
         let mut certificates = vec![];
         for pem in &options.ca {
             let bundle = Certificate::from_pem_bundle(pem)
                 .map_err(|error| wrong(format!("the CA is not a PEM bundle: {error}")))?;
             certificates.extend(bundle);
         }
-        if !certificates.is_empty() {
-            client = client.tls_certs_merge(certificates);
-        }
-        let client = client
-            .build()
-            .map_err(|error| wrong(format!("set up TLS: {}", chain(&error))))?;
+        let client = match builder().tls_certs_merge(certificates.clone()).build() {
+            // A slim container has no authorities; plain HTTP needs none.
+            Err(_) if url.scheme() == "http" => builder().tls_certs_only(certificates).build(),
+            built => built,
+        };
+        let client = client.map_err(|error| {
+            wrong(format!(
+                "set up TLS: {}: install ca-certificates, or name the authority with --source-ca",
+                chain(&error)
+            ))
+        })?;
         Ok(Self {
             client,
             url,
@@ -289,12 +322,16 @@ impl Http {
         let status = response.status();
         let what = match status {
             StatusCode::UNAUTHORIZED if self.credentials.is_none() => {
-                "the server wants a user and a password"
+                "the server wants a user and a password: give them with --source-user"
             }
             StatusCode::UNAUTHORIZED => "the server does not take this user and password",
             StatusCode::FORBIDDEN => "the server does not allow it",
-            StatusCode::NOT_FOUND | StatusCode::GONE => "there is no such file",
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED => "the proxy wants a user and a password",
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                return FetchError::Final(format!(
+                    "there is no such file ({status}): check the address"
+                ));
+            }
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => WANTS_LOGIN_AT_PROXY,
             _ => "the server cannot answer",
         };
         let reason = format!("{what} ({status})");
@@ -326,10 +363,10 @@ fn stalled(stall: Duration) -> FetchError {
 fn failed(error: reqwest::Error) -> FetchError {
     // Queries may be signatures.
     let reason = chain(&error.without_url());
-    if reason.contains("invalid peer certificate") {
-        return FetchError::Final(format!(
-            "{reason}; name the authority that signed it, if it is one of your own"
-        ));
+    for (part, advice) in FINAL {
+        if reason.contains(part) {
+            return FetchError::Final(format!("{advice} ({reason})"));
+        }
     }
     FetchError::again(reason)
 }

@@ -274,7 +274,7 @@ impl Link {
         let mut opened = self.fetch.open(*at..end, Some(&self.version)).await?;
         if opened.start != *at {
             return Err(FetchError::Final(
-                "the server does not keep to the ranges that it promised; read it without ranges"
+                "the server does not keep to the ranges that it promised; ask for none with --no-ranges"
                     .to_owned(),
             ));
         }

@@ -20,16 +20,12 @@ use crate::{
     http::{HttpLimits, ServerFacts, router},
     meta::memory::MemoryMeta,
     metrics::Metrics,
-    registry::{
-        Principal, Registry, RegistryOptions,
-        tests::{body, disk, name},
-    },
+    registry::{Registry, RegistryOptions},
     store::{Store, StoreOptions},
+    testing::{HOUR_MS, WHO, body, disk, name},
 };
 
-const WHO: Principal = Principal::Anonymous;
 const BEGIN_MS: u64 = 1_790_000_000_000;
-const HOUR_MS: u64 = 3_600_000;
 
 struct World {
     clock: Arc<ManualClock>,

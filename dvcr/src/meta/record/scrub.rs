@@ -1,16 +1,8 @@
 //! What a scrub found, and how far it is.
 
-use bytes::Bytes;
 use dvcr_core::oci::Digest;
 
-use super::{ChunkRecord, Record, VERSION};
-use crate::{
-    backend::PackId,
-    meta::{
-        Value,
-        codec::{Decoded, Reader, Writer},
-    },
-};
+use super::{ChunkRecord, record};
 
 /// Damage that a scrub found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,33 +16,7 @@ pub struct FindingRecord {
     pub what: String,
 }
 
-impl Record for FindingRecord {
-    fn encode(&self) -> Value {
-        let w = Writer::new(VERSION).u64(self.found_ms);
-        let w = match &self.at {
-            None => w.u8(0),
-            Some(at) => w.u8(1).u64(at.pack.0).u32(at.offset).u32(at.stored_len),
-        };
-        w.bytes(self.what.as_bytes()).finish()
-    }
-
-    fn parse(bytes: &Bytes) -> Decoded<Self> {
-        let mut r = Reader::new(bytes, VERSION)?;
-        let found_ms = r.u64()?;
-        let at = match r.u8()? {
-            0 => None,
-            1 => Some(ChunkRecord {
-                pack: PackId(r.u64()?),
-                offset: r.u32()?,
-                stored_len: r.u32()?,
-            }),
-            _ => return Err("a presence byte"),
-        };
-        let what = r.str()?.to_owned();
-        r.end()?;
-        Ok(Self { found_ms, at, what })
-    }
-}
+record!(FindingRecord: found_ms, at, what);
 
 /// How far the scrub in the background has come, and what all scrubs have done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,71 +37,4 @@ pub struct ScrubRecord {
     pub sampled: Option<Digest>,
 }
 
-impl Record for ScrubRecord {
-    fn encode(&self) -> Value {
-        Writer::new(VERSION)
-            .u64(self.last_pack)
-            .u64(self.pass_began_ms)
-            .u64(self.pass_bytes)
-            .u64(self.full_pass_ms)
-            .u64(self.bytes)
-            .u64(self.sample_bytes)
-            .digest_option(self.sampled.as_ref())
-            .finish()
-    }
-
-    fn parse(bytes: &Bytes) -> Decoded<Self> {
-        let mut r = Reader::new(bytes, VERSION)?;
-        let record = Self {
-            last_pack: r.u64()?,
-            pass_began_ms: r.u64()?,
-            pass_bytes: r.u64()?,
-            full_pass_ms: r.u64()?,
-            bytes: r.u64()?,
-            sample_bytes: r.u64()?,
-            sampled: r.digest_option()?,
-        };
-        r.end()?;
-        Ok(record)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check<R: Record + PartialEq + std::fmt::Debug>(record: R) {
-        let bytes = record.encode();
-        assert_eq!(R::parse(&bytes).unwrap(), record);
-        for len in 0..bytes.len() {
-            assert!(R::parse(&bytes.slice(..len)).is_err(), "cut to {len}");
-        }
-    }
-
-    #[test]
-    fn records_read_back_as_they_were_written() {
-        let at = Some(ChunkRecord {
-            pack: PackId(3),
-            offset: 4,
-            stored_len: 5,
-        });
-        for at in [None, at] {
-            check(FindingRecord {
-                found_ms: 9,
-                at,
-                what: "checksum".into(),
-            });
-        }
-        for sampled in [None, Some(Digest::sha256(b""))] {
-            check(ScrubRecord {
-                last_pack: 1,
-                pass_began_ms: 2,
-                pass_bytes: 3,
-                full_pass_ms: 4,
-                bytes: 5,
-                sample_bytes: 6,
-                sampled,
-            });
-        }
-    }
-}
+record!(ScrubRecord: last_pack, pass_began_ms, pass_bytes, full_pass_ms, bytes, sample_bytes, sampled);

@@ -1,25 +1,15 @@
 //! Deletion, on a clock that stands still until it is told to go on.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use dvcr_core::oci::Reference;
 
 use super::*;
 use crate::{
-    backend::{PackBackend as _, memory::MemoryBackend},
-    clock::ManualClock,
-    gc::{GcOptions, plan::SweepLimits},
-    meta::memory::MemoryMeta,
-    registry::{
-        RegistryOptions,
-        immutable::ImmutableRule,
-        tests::{about, body, disk, image, index, name, numbered},
-    },
-    store::{Store, StoreOptions},
+    registry::{RegistryOptions, immutable::ImmutableRule},
+    testing::{HOUR_MS, WHO, World, about, body, disk, index, name, numbered, thorough},
 };
 
-const WHO: Principal = Principal::Anonymous;
 const DO_IT: DeletionOptions = DeletionOptions {
     dry_run: false,
     measure: true,
@@ -28,79 +18,22 @@ const DRY_RUN: DeletionOptions = DeletionOptions {
     dry_run: true,
     measure: true,
 };
-const HOUR_MS: u64 = 3_600_000;
 
-struct World {
-    clock: Arc<ManualClock>,
-    packs: Arc<MemoryBackend>,
-    registry: Registry,
+/// A registry where everything that is dead goes at once.
+async fn world(immutable: Vec<ImmutableRule>) -> World {
+    let options = RegistryOptions {
+        immutable,
+        gc: thorough(),
+        ..RegistryOptions::default()
+    };
+    World::with(options).await
 }
 
 impl World {
-    async fn new() -> Self {
-        Self::with(vec![]).await
-    }
-
-    async fn with(immutable: Vec<ImmutableRule>) -> Self {
-        let clock = Arc::new(ManualClock::new(1_000 * HOUR_MS));
-        let (meta, packs) = (Arc::new(MemoryMeta::new()), Arc::<MemoryBackend>::default());
-        let store = StoreOptions::default();
-        let store = Store::open(meta.clone(), packs.clone(), clock.clone(), store)
-            .await
-            .unwrap();
-        // Everything that is dead goes.
-        let gc = GcOptions {
-            limits: SweepLimits {
-                unused_share: 0.0,
-                ..GcOptions::default().limits
-            },
-            ..GcOptions::default()
-        };
-        let options = RegistryOptions {
-            immutable,
-            gc,
-            ..RegistryOptions::default()
-        };
-        let registry = Registry::new(meta, store, clock.clone(), options);
-        Self {
-            clock,
-            packs,
-            registry,
-        }
-    }
-
-    async fn push_blob(&self, repository: &str, data: &Bytes) -> Digest {
-        let digest = Digest::sha256(data);
-        self.registry
-            .blob_push(&WHO, &name(repository), digest, body(data))
-            .await
-            .unwrap();
-        digest
-    }
-
-    async fn put(&self, target: &str, bytes: &Bytes) -> Digest {
-        let (repository, reference) = target
-            .split_once('@')
-            .or(target.split_once(':'))
-            .unwrap_or((target, ""));
-        let reference: Reference = match reference {
-            "" => Digest::sha256(bytes).into(),
-            reference => reference.parse().unwrap(),
-        };
-        self.push_blob(repository, &Bytes::from_static(b"{}")).await;
-        let repository = name(repository);
-        self.registry
-            .manifest_put(&WHO, &repository, &reference, &[], None, bytes.clone())
-            .await
-            .unwrap()
-            .digest
-    }
-
-    /// An image with one layer.
-    async fn push(&self, target: &str, layer: &Bytes) -> Digest {
-        let repository = target.split(':').next().unwrap();
-        let layer = self.push_blob(repository, layer).await;
-        self.put(target, &image(&[layer])).await
+    /// Pushes a manifest and the config of every image.
+    async fn put_whole(&self, target: &str, manifest: &Bytes) -> Digest {
+        self.push_config(target.split(':').next().unwrap()).await;
+        self.put(target, manifest).await
     }
 
     async fn delete(
@@ -111,20 +44,9 @@ impl World {
         self.registry.delete(&WHO, &selection, options).await
     }
 
-    async fn holds(&self, repository: &str, digest: Digest) -> bool {
-        let key = key::manifest(&name(repository), &digest);
-        self.registry.0.get(&key).await.unwrap().is_some()
-    }
-
     async fn repositories(&self) -> Vec<String> {
         let all = self.registry.repositories(&WHO, None, 100).await.unwrap();
         all.items.iter().map(RepositoryName::to_string).collect()
-    }
-
-    fn stored_bytes(&self) -> u64 {
-        let packs = self.packs.list().unwrap();
-        let len = |pack| self.packs.len(pack).unwrap();
-        packs.into_iter().map(len).sum()
     }
 
     /// Collects garbage when every lease and grace is over; returns how many bytes that freed.
@@ -174,7 +96,7 @@ fn assert_freed(promised: Option<u64>, freed: u64) {
 
 #[tokio::test]
 async fn a_tag_goes_with_its_image_and_frees_what_was_promised() {
-    let world = World::new().await;
+    let world = world(vec![]).await;
     let (data, other) = (disk(1, 3_000_000), disk(500, 2_000_000));
     let digest = world.push("a:v1", &data).await;
     world.push("a:v2", &other).await;
@@ -200,7 +122,7 @@ async fn a_tag_goes_with_its_image_and_frees_what_was_promised() {
 
 #[tokio::test]
 async fn what_is_shared_is_not_promised() {
-    let world = World::new().await;
+    let world = world(vec![]).await;
     let base = disk(1, 3_000_000);
     let mut patched = base.to_vec();
     patched[1_000_000..1_000_010].fill(1);
@@ -230,7 +152,7 @@ async fn what_is_shared_is_not_promised() {
 
 #[tokio::test]
 async fn an_upload_in_progress_shares() {
-    let world = World::new().await;
+    let world = world(vec![]).await;
     let data = disk(1, 2_000_000);
     world.push("a:v1", &data).await;
     let repository = name("b");
@@ -253,17 +175,17 @@ async fn an_upload_in_progress_shares() {
 
 #[tokio::test]
 async fn what_something_else_needs_stays() {
-    let world = World::new().await;
+    let world = world(vec![]).await;
     let children = [
-        world.put("a", &numbered(0)).await,
-        world.put("a", &numbered(1)).await,
+        world.put_whole("a", &numbered(0)).await,
+        world.put_whole("a", &numbered(1)).await,
     ];
-    let first = world.put("a:first", &index(&children)).await;
-    let second = world.put("a:second", &index(&children[..1])).await;
-    let signature = world.put("a", &about(first, 10)).await;
-    let tagged = world.put("a:about", &about(first, 11)).await;
-    let twice = world.put("a:x", &numbered(2)).await;
-    world.put("a:y", &numbered(2)).await;
+    let first = world.put_whole("a:first", &index(&children)).await;
+    let second = world.put_whole("a:second", &index(&children[..1])).await;
+    let signature = world.put_whole("a", &about(first, 10)).await;
+    let tagged = world.put_whole("a:about", &about(first, 11)).await;
+    let twice = world.put_whole("a:x", &numbered(2)).await;
+    world.put_whole("a:y", &numbered(2)).await;
     // The manifest has another tag.
     let deleted = world.delete(tag("a", "x"), DO_IT).await.unwrap();
     assert_eq!((deleted.tags, deleted.manifests), (1, 0));
@@ -293,12 +215,12 @@ async fn what_something_else_needs_stays() {
 
 #[tokio::test]
 async fn globs_select_tags_and_repositories() {
-    let world = World::new().await;
+    let world = world(vec![]).await;
     for (number, target) in ["vi/a:n-1", "vi/a:n-2", "vi/a:v1", "vi/b:n-1", "cvi/a:n-1"]
         .into_iter()
         .enumerate()
     {
-        world.put(target, &numbered(number as u32)).await;
+        world.put_whole(target, &numbered(number as u32)).await;
     }
     let tags = |deletion: &Deletion| -> Vec<String> {
         let tags = shown(deletion).into_iter();
@@ -336,11 +258,11 @@ async fn globs_select_tags_and_repositories() {
 
 #[tokio::test]
 async fn a_whole_repository_goes_with_nested_indexes_and_loose_blobs() {
-    let world = World::new().await;
-    let child = world.put("a", &numbered(0)).await;
-    let inner = world.put("a", &index(&[child])).await;
-    world.put("a:top", &index(&[inner])).await;
-    world.put("a", &about(child, 1)).await;
+    let world = world(vec![]).await;
+    let child = world.put_whole("a", &numbered(0)).await;
+    let inner = world.put_whole("a", &index(&[child])).await;
+    world.put_whole("a:top", &index(&[inner])).await;
+    world.put_whole("a", &about(child, 1)).await;
     world.push_blob("a", &disk(1, 100_000)).await;
     let deleted = world.delete(whole("a"), DO_IT).await.unwrap();
     assert_eq!((deleted.tags, deleted.manifests, deleted.blobs), (1, 4, 2));
@@ -352,16 +274,16 @@ async fn a_whole_repository_goes_with_nested_indexes_and_loose_blobs() {
 
 #[tokio::test]
 async fn immutable_tags_stay_and_are_told() {
-    let world = World::with(vec![ImmutableRule {
+    let world = world(vec![ImmutableRule {
         repository: "*".to_owned(),
         tags: vec!["v*".to_owned()],
         except: vec![],
         deletable: false,
     }])
     .await;
-    let fixed = world.put("a:v1", &numbered(0)).await;
-    world.put("a:other", &numbered(1)).await;
-    world.put("b:other", &numbered(1)).await;
+    let fixed = world.put_whole("a:v1", &numbered(0)).await;
+    world.put_whole("a:other", &numbered(1)).await;
+    world.put_whole("b:other", &numbered(1)).await;
     for selection in [tag("a", "v1"), manifest("a", fixed), whole("a")] {
         let refused = world.delete(selection.clone(), DO_IT).await;
         let refused = matches!(refused, Err(RegistryError::TagImmutable { .. }));

@@ -6,7 +6,10 @@ use dvcr_core::oci::RepositoryName;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    registry::glob::{every_tag, glob_fits, globs_fault},
+    registry::{
+        glob::{every_tag, glob_fits, globs_fault},
+        immutable::ImmutableRule,
+    },
     settings::Time,
 };
 
@@ -29,6 +32,9 @@ pub struct RetentionRule {
     /// How long a manifest stays that has no tag, is in no index, and is about no other manifest; none: for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untagged_after: Option<Time>,
+    /// Whether one round may remove most tags of a repository, or all of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_mass_removal: bool,
     /// Which tags stay: those that at least one entry keeps. Without an entry all do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<Keep>,
@@ -92,10 +98,11 @@ impl fmt::Display for Keep {
 
 impl RetentionRule {
     /// What is wrong with the rule, for people. A manifest must outlive the lease, so that a push that finds it can refer to it.
-    pub(crate) fn fault(&self, lease: Duration) -> Option<String> {
+    fn fault(&self, lease: Duration) -> Option<String> {
         let Self {
             repository,
             untagged_after,
+            allow_mass_removal: _,
             keep,
         } = self;
         if repository.is_empty() {
@@ -118,6 +125,21 @@ impl RetentionRule {
         });
         faults.next()
     }
+}
+
+/// What is wrong with rules, each fault with the rule that has it.
+pub(crate) fn rule_faults(
+    retention: &[RetentionRule],
+    immutable: &[ImmutableRule],
+    lease: Duration,
+) -> Vec<String> {
+    let retention = retention.iter().enumerate();
+    let retention =
+        retention.filter_map(|(no, rule)| Some(format!("retention[{no}]: {}", rule.fault(lease)?)));
+    let immutable = immutable.iter().enumerate();
+    let immutable =
+        immutable.filter_map(|(no, rule)| Some(format!("immutable[{no}]: {}", rule.fault()?)));
+    immutable.chain(retention).collect()
 }
 
 /// The rule for a repository, and its number.

@@ -1,97 +1,37 @@
 //! Retention of a registry whose clock stands still until it is told to go on.
 
-use std::{sync::Arc, time::Duration};
+mod held;
 
-use bytes::Bytes;
+use std::time::Duration;
+
 use dvcr_core::oci::Reference;
 
 use super::*;
 use crate::{
-    backend::memory::MemoryBackend,
-    clock::ManualClock,
-    meta::memory::MemoryMeta,
-    registry::{
-        Principal, RegistryOptions,
-        immutable::ImmutableRule,
-        tests::{about, index, name, numbered},
-    },
+    registry::{RegistryOptions, immutable::ImmutableRule},
     settings::Time,
-    store::{Store, StoreOptions},
+    testing::{HOUR_MS, WHO, World, about, index, name, numbered},
 };
 
-const WHO: Principal = Principal::Anonymous;
 const MINUTE_MS: u64 = 60_000;
-const HOUR_MS: u64 = 60 * MINUTE_MS;
 
-struct World {
-    clock: Arc<ManualClock>,
-    registry: Registry,
+/// A registry with rules as in the settings, and a lease of an hour.
+async fn world(toml: &str) -> World {
+    let set: RetentionSet = toml::from_str(toml).unwrap();
+    let options = RegistryOptions {
+        retention: set.retention,
+        immutable: set.immutable,
+        lease: Duration::from_secs(3600),
+        ..RegistryOptions::default()
+    };
+    let world = World::with(options).await;
+    for repository in ["vi/a", "vi/golden"] {
+        world.push_config(repository).await;
+    }
+    world
 }
 
 impl World {
-    /// Rules as in the settings, for a registry with a lease of an hour.
-    async fn new(toml: &str) -> Self {
-        let set: RetentionSet = toml::from_str(toml).unwrap();
-        let options = RegistryOptions {
-            retention: set.retention,
-            immutable: set.immutable,
-            lease: Duration::from_secs(3600),
-            ..RegistryOptions::default()
-        };
-        let clock = Arc::new(ManualClock::new(1_000 * HOUR_MS));
-        let meta = Arc::new(MemoryMeta::new());
-        let store = StoreOptions::default();
-        let store = Store::open(
-            meta.clone(),
-            Arc::new(MemoryBackend::default()),
-            clock.clone(),
-            store,
-        )
-        .await
-        .unwrap();
-        let registry = Registry::new(meta, store, clock.clone(), options);
-        let world = Self { clock, registry };
-        let config = Bytes::from_static(b"{}");
-        let digest = Digest::sha256(&config);
-        for repository in ["vi/a", "vi/golden"] {
-            world
-                .registry
-                .blob_push(
-                    &WHO,
-                    &name(repository),
-                    digest,
-                    crate::registry::tests::body(&config),
-                )
-                .await
-                .unwrap();
-        }
-        world
-    }
-
-    async fn put(&self, repository: &str, reference: &str, bytes: &Bytes) -> Digest {
-        let reference: Reference = reference.parse().unwrap();
-        self.try_put(repository, &reference, bytes).await.unwrap()
-    }
-
-    async fn try_put(
-        &self,
-        repository: &str,
-        reference: &Reference,
-        bytes: &Bytes,
-    ) -> Result<Digest, RegistryError> {
-        let put = self
-            .registry
-            .manifest_put(&WHO, &name(repository), reference, &[], None, bytes.clone())
-            .await?;
-        Ok(put.digest)
-    }
-
-    /// Pushes by digest.
-    async fn put_untagged(&self, bytes: &Bytes) -> Digest {
-        let digest = Digest::sha256(bytes);
-        self.put("vi/a", &digest.to_string(), bytes).await
-    }
-
     async fn has(&self, reference: impl Into<Reference>) -> bool {
         let reference = reference.into();
         let found = self
@@ -99,12 +39,6 @@ impl World {
             .manifest_get(&WHO, &name("vi/a"), &reference)
             .await;
         found.is_ok()
-    }
-
-    /// Whether the manifest is there, without asking for it as a client would.
-    async fn holds(&self, digest: Digest) -> bool {
-        let key = key::manifest(&name("vi/a"), &digest);
-        self.registry.0.get(&key).await.unwrap().is_some()
     }
 
     async fn tags(&self, repository: &str) -> Vec<String> {
@@ -117,7 +51,10 @@ impl World {
 
     async fn round_after(&self, minutes: u64) -> (u64, u64) {
         self.clock.advance_ms(minutes * MINUTE_MS);
-        let Retained { tags, manifests } = self.registry.retain().await.unwrap();
+        let retained = self.registry.retain(false).await.unwrap();
+        let Retained {
+            tags, manifests, ..
+        } = retained;
         (tags, manifests)
     }
 }
@@ -133,78 +70,90 @@ const LAST_TWO: &str = r#"
 
 #[tokio::test]
 async fn without_rules_nothing_goes() {
-    let world = World::new("").await;
-    let old = world.put("vi/a", "latest", &numbered(0)).await;
-    world.put("vi/a", "latest", &numbered(1)).await;
-    let alone = world.put_untagged(&numbered(2)).await;
+    let world = world("").await;
+    let old = world.put("vi/a:latest", &numbered(0)).await;
+    world.put("vi/a:latest", &numbered(1)).await;
+    let alone = world.put("vi/a", &numbered(2)).await;
     assert_eq!(world.round_after(100_000).await, (0, 0));
     assert!(world.has(old).await && world.has(alone).await);
 }
 
 #[tokio::test]
 async fn tags_that_no_entry_keeps_go_and_their_manifests_after_a_lease() {
-    let world = World::new(LAST_TWO).await;
+    let world = world(LAST_TWO).await;
     let mut digests = Vec::new();
     for (number, tag) in ["v1", "a", "b", "c"].into_iter().enumerate() {
-        digests.push(world.put("vi/a", tag, &numbered(number as u32)).await);
-        world.put("vi/golden", tag, &numbered(number as u32)).await;
+        digests.push(
+            world
+                .put(&format!("vi/a:{tag}"), &numbered(number as u32))
+                .await,
+        );
+        world
+            .put(&format!("vi/golden:{tag}"), &numbered(number as u32))
+            .await;
         world.clock.advance_ms(1);
     }
     assert_eq!(world.round_after(0).await, (1, 0));
     assert_eq!(world.tags("vi/a").await, ["b", "c", "v1"]);
     assert_eq!(world.tags("vi/golden").await, ["a", "b", "c", "v1"]);
     assert!(
-        world.holds(digests[1]).await,
+        world.holds("vi/a", digests[1]).await,
         "a push may just have found it"
     );
     assert_eq!(world.round_after(59).await, (0, 0));
     assert_eq!(world.round_after(1).await, (0, 1));
-    assert!(!world.holds(digests[1]).await && world.holds(digests[0]).await);
+    assert!(!world.holds("vi/a", digests[1]).await && world.holds("vi/a", digests[0]).await);
     assert_eq!(world.round_after(100_000).await, (0, 0));
 }
 
 #[tokio::test]
 async fn a_push_of_what_is_there_makes_a_tag_young_again() {
-    let world = World::new(LAST_TWO).await;
+    let world = world(LAST_TWO).await;
     for (number, tag) in ["a", "b", "c"].into_iter().enumerate() {
-        world.put("vi/a", tag, &numbered(number as u32)).await;
+        world
+            .put(&format!("vi/a:{tag}"), &numbered(number as u32))
+            .await;
         world.clock.advance_ms(1);
     }
-    world.put("vi/a", "a", &numbered(0)).await;
+    world.put("vi/a:a", &numbered(0)).await;
     assert_eq!(world.round_after(0).await, (1, 0));
     assert_eq!(world.tags("vi/a").await, ["a", "c"]);
 }
 
 #[tokio::test]
 async fn a_manifest_that_another_tag_names_stays() {
-    let world = World::new(LAST_TWO).await;
-    let digest = world.put("vi/a", "a", &numbered(0)).await;
-    world.put("vi/a", "v1", &numbered(0)).await;
+    let world = world(LAST_TWO).await;
+    let digest = world.put("vi/a:a", &numbered(0)).await;
+    world.put("vi/a:v1", &numbered(0)).await;
     for (number, tag) in ["b", "c"].into_iter().enumerate() {
         world.clock.advance_ms(1);
-        world.put("vi/a", tag, &numbered(number as u32 + 1)).await;
+        world
+            .put(&format!("vi/a:{tag}"), &numbered(number as u32 + 1))
+            .await;
     }
     assert_eq!(world.round_after(0).await, (1, 0));
     assert_eq!(world.round_after(10_000).await, (0, 0));
-    assert!(world.holds(digest).await);
+    assert!(world.holds("vi/a", digest).await);
 }
 
 #[tokio::test]
 async fn what_hangs_on_a_manifest_goes_with_it() {
-    let world = World::new(LAST_TWO).await;
+    let world = world(LAST_TWO).await;
     let children = [
-        world.put_untagged(&numbered(0)).await,
-        world.put_untagged(&numbered(1)).await,
+        world.put("vi/a", &numbered(0)).await,
+        world.put("vi/a", &numbered(1)).await,
     ];
-    let first = world.put("vi/a", "a", &index(&children)).await;
-    let signature = world.put_untagged(&about(first, 10)).await;
-    let of_signature = world.put_untagged(&about(signature, 11)).await;
-    let tagged = world.put("vi/a", "v-about", &about(first, 12)).await;
+    let first = world.put("vi/a:a", &index(&children)).await;
+    let signature = world.put("vi/a", &about(first, 10)).await;
+    let of_signature = world.put("vi/a", &about(signature, 11)).await;
+    let tagged = world.put("vi/a:v-about", &about(first, 12)).await;
     // Another index needs one of the children.
-    let second = world.put("vi/a", "v2", &index(&children[..1])).await;
+    let second = world.put("vi/a:v2", &index(&children[..1])).await;
     for (number, tag) in ["b", "c"].into_iter().enumerate() {
         world.clock.advance_ms(1);
-        world.put("vi/a", tag, &numbered(number as u32 + 2)).await;
+        world
+            .put(&format!("vi/a:{tag}"), &numbered(number as u32 + 2))
+            .await;
     }
     assert_eq!(world.round_after(10_000).await, (1, 0), "only a");
     assert_eq!(world.round_after(60).await, (0, 1), "the index");
@@ -228,7 +177,7 @@ async fn what_hangs_on_a_manifest_goes_with_it() {
         (second, true),
         (tagged, true),
     ] {
-        assert_eq!(world.holds(digest).await, there, "{digest}");
+        assert_eq!(world.holds("vi/a", digest).await, there, "{digest}");
     }
 }
 
@@ -241,16 +190,16 @@ const DAY: u64 = 24 * 60;
 
 #[tokio::test]
 async fn untagged_manifests_go_after_their_time_unless_something_needs_them() {
-    let world = World::new(UNTAGGED).await;
-    let moved = world.put("vi/a", "latest", &numbered(0)).await;
-    let child = world.put_untagged(&numbered(1)).await;
-    let listed = world.put("vi/a", "index", &index(&[child])).await;
-    let signature = world.put_untagged(&about(listed, 10)).await;
+    let world = world(UNTAGGED).await;
+    let moved = world.put("vi/a:latest", &numbered(0)).await;
+    let child = world.put("vi/a", &numbered(1)).await;
+    let listed = world.put("vi/a:index", &index(&[child])).await;
+    let signature = world.put("vi/a", &about(listed, 10)).await;
     let orphan = world
-        .put_untagged(&about(Digest::sha256(b"absent"), 11))
+        .put("vi/a", &about(Digest::sha256(b"absent"), 11))
         .await;
     assert_eq!(world.round_after(DAY / 2).await, (0, 0));
-    world.put("vi/a", "latest", &numbered(2)).await;
+    world.put("vi/a:latest", &numbered(2)).await;
     assert_eq!(world.round_after(DAY / 2).await, (0, 1), "the orphan");
     assert_eq!(
         world.round_after(DAY / 2).await,
@@ -265,7 +214,7 @@ async fn untagged_manifests_go_after_their_time_unless_something_needs_them() {
         (listed, true),
         (signature, true),
     ] {
-        assert_eq!(world.holds(digest).await, there, "{digest}");
+        assert_eq!(world.holds("vi/a", digest).await, there, "{digest}");
     }
     // A client of the distribution API removes the index alone; the rule takes the rest.
     world
@@ -275,18 +224,18 @@ async fn untagged_manifests_go_after_their_time_unless_something_needs_them() {
         .unwrap();
     assert_eq!(world.round_after(DAY - 1).await, (0, 0));
     assert_eq!(world.round_after(1).await, (0, 2));
-    assert!(!world.holds(child).await && !world.holds(signature).await);
+    assert!(!world.holds("vi/a", child).await && !world.holds("vi/a", signature).await);
 }
 
 #[tokio::test]
 async fn asking_for_an_untagged_manifest_by_digest_makes_it_young_again() {
-    let world = World::new(UNTAGGED).await;
-    let digest = world.put_untagged(&numbered(0)).await;
+    let world = world(UNTAGGED).await;
+    let digest = world.put("vi/a", &numbered(0)).await;
     for _ in 0..3 {
         assert_eq!(world.round_after(DAY - 1).await, (0, 0));
         assert!(world.has(digest).await);
     }
-    world.put_untagged(&numbered(0)).await;
+    world.put("vi/a", &numbered(0)).await;
     assert_eq!(world.round_after(DAY - 1).await, (0, 0));
     assert_eq!(world.round_after(1).await, (0, 1));
     assert!(!world.has(digest).await);
@@ -294,11 +243,13 @@ async fn asking_for_an_untagged_manifest_by_digest_makes_it_young_again() {
 
 #[tokio::test]
 async fn a_push_that_finds_a_manifest_can_list_it() {
-    let world = World::new(LAST_TWO).await;
-    let child = world.put("vi/a", "a", &numbered(0)).await;
+    let world = world(LAST_TWO).await;
+    let child = world.put("vi/a:a", &numbered(0)).await;
     for (number, tag) in ["b", "c"].into_iter().enumerate() {
         world.clock.advance_ms(1);
-        world.put("vi/a", tag, &numbered(number as u32 + 1)).await;
+        world
+            .put(&format!("vi/a:{tag}"), &numbered(number as u32 + 1))
+            .await;
     }
     assert!(world.has(child).await);
     assert_eq!(world.round_after(1).await, (1, 0));
@@ -306,16 +257,16 @@ async fn a_push_that_finds_a_manifest_can_list_it() {
     assert_eq!(world.round_after(50).await, (0, 0));
     assert!(world.has(child).await);
     assert_eq!(world.round_after(30).await, (0, 0));
-    world.put("vi/a", "v-index", &index(&[child])).await;
+    world.put("vi/a:v-index", &index(&[child])).await;
     assert_eq!(world.round_after(60).await, (1, 0), "b, which is third");
     assert_eq!(world.round_after(60).await, (0, 1), "what it named");
     assert_eq!(world.round_after(10_000).await, (0, 0));
-    assert!(world.holds(child).await);
+    assert!(world.holds("vi/a", child).await);
 }
 
 #[tokio::test]
 async fn immutable_tags_neither_move_nor_go() {
-    let world = World::new(
+    let world = world(
         r#"
         [[immutable]]
         repository = "vi/**"
@@ -327,7 +278,7 @@ async fn immutable_tags_neither_move_nor_go() {
         "#,
     )
     .await;
-    let digest = world.put("vi/a", "v1", &numbered(0)).await;
+    let digest = world.put("vi/a:v1", &numbered(0)).await;
     let tag: Reference = "v1".parse().unwrap();
     let moved = world.try_put("vi/a", &tag, &numbered(1)).await;
     assert!(
@@ -348,7 +299,7 @@ async fn immutable_tags_neither_move_nor_go() {
         .manifest_put(&WHO, &repository, &by_digest, &tags, None, other);
     assert!(put.await.is_err());
     assert_eq!(world.tags("vi/a").await, ["v1"]);
-    world.put("vi/a", "v1", &numbered(0)).await;
+    world.put("vi/a:v1", &numbered(0)).await;
     // Nor do the tag and its manifest go.
     for reference in [tag, digest.into()] {
         let deleted = world
@@ -361,15 +312,15 @@ async fn immutable_tags_neither_move_nor_go() {
         );
     }
     world.clock.advance_ms(1);
-    world.put("vi/a", "latest", &numbered(3)).await;
-    world.put("vi/a", "latest", &numbered(4)).await;
+    world.put("vi/a:latest", &numbered(3)).await;
+    world.put("vi/a:latest", &numbered(4)).await;
     assert_eq!(world.round_after(10_000).await, (0, 0));
     assert_eq!(world.tags("vi/a").await, ["latest", "v1"]);
 }
 
 #[tokio::test]
 async fn immutable_tags_go_where_their_rule_says_so() {
-    let world = World::new(
+    let world = world(
         r#"
         [[immutable]]
         repository = "vi/**"
@@ -377,19 +328,20 @@ async fn immutable_tags_go_where_their_rule_says_so() {
 
         [[retention]]
         repository = "vi/**"
+        allow_mass_removal = true
         keep = [{ within = "1h" }]
         "#,
     )
     .await;
     let tag: Reference = "v1".parse().unwrap();
-    world.put("vi/a", "v1", &numbered(0)).await;
+    world.put("vi/a:v1", &numbered(0)).await;
     assert!(world.try_put("vi/a", &tag, &numbered(1)).await.is_err());
     world
         .registry
         .manifest_delete(&WHO, &name("vi/a"), &tag)
         .await
         .unwrap();
-    world.put("vi/a", "v1", &numbered(1)).await;
+    world.put("vi/a:v1", &numbered(1)).await;
     assert_eq!(world.round_after(60).await, (0, 0));
     // The manifest that was deleted by its tag is an untagged one, which no rule takes here.
     assert_eq!(world.round_after(1).await, (1, 0));
@@ -397,9 +349,11 @@ async fn immutable_tags_go_where_their_rule_says_so() {
 
 #[tokio::test]
 async fn what_somebody_changes_meanwhile_is_judged_again() {
-    let world = World::new(LAST_TWO).await;
+    let world = world(LAST_TWO).await;
     for (number, tag) in ["a", "b", "c"].into_iter().enumerate() {
-        world.put("vi/a", tag, &numbered(number as u32)).await;
+        world
+            .put(&format!("vi/a:{tag}"), &numbered(number as u32))
+            .await;
         world.clock.advance_ms(1);
     }
     let inner = &world.registry.0;
@@ -417,10 +371,10 @@ async fn what_somebody_changes_meanwhile_is_judged_again() {
     assert_eq!(world.round_after(0).await, (0, 0));
     assert_eq!(world.tags("vi/a").await, ["a", "b"]);
     // What is pushed meanwhile neither hinders nor goes.
-    world.put("vi/a", "d", &numbered(9)).await;
+    world.put("vi/a:d", &numbered(9)).await;
     let judge = inner.see_tags(&repository, rule).await.unwrap();
     world.clock.advance_ms(1);
-    world.put("vi/a", "e", &numbered(9)).await;
+    world.put("vi/a:e", &numbered(9)).await;
     let judged = inner.remove_judged(&repository, no, &judge).await.unwrap();
     assert_eq!(judged, (1, true));
     assert_eq!(world.tags("vi/a").await, ["b", "d", "e"]);
@@ -428,13 +382,15 @@ async fn what_somebody_changes_meanwhile_is_judged_again() {
 
 #[tokio::test]
 async fn a_signature_tag_goes_with_its_manifest() {
-    let world = World::new(LAST_TWO).await;
-    let signed = world.put("vi/a", "a", &numbered(0)).await;
+    let world = world(LAST_TWO).await;
+    let signed = world.put("vi/a:a", &numbered(0)).await;
     let signature = format!("sha256-{}.sig", signed.hex());
-    world.put("vi/a", &signature, &numbered(1)).await;
+    world.put(&format!("vi/a:{signature}"), &numbered(1)).await;
     for (number, tag) in ["b", "c"].into_iter().enumerate() {
         world.clock.advance_ms(1);
-        world.put("vi/a", tag, &numbered(number as u32 + 2)).await;
+        world
+            .put(&format!("vi/a:{tag}"), &numbered(number as u32 + 2))
+            .await;
     }
     assert_eq!(world.round_after(0).await, (1, 0), "a");
     assert_eq!(world.round_after(60).await, (0, 1), "what it named");
@@ -444,17 +400,22 @@ async fn a_signature_tag_goes_with_its_manifest() {
 
 #[tokio::test]
 async fn a_plan_says_what_goes_and_by_which_rule_page_by_page() {
-    let world = World::new(LAST_TWO).await;
+    let world = world(LAST_TWO).await;
     for (number, tag) in ["v1", "a", "b", "c"].into_iter().enumerate() {
-        world.put("vi/a", tag, &numbered(number as u32)).await;
-        world.put("vi/golden", tag, &numbered(number as u32)).await;
+        world
+            .put(&format!("vi/a:{tag}"), &numbered(number as u32))
+            .await;
+        world
+            .put(&format!("vi/golden:{tag}"), &numbered(number as u32))
+            .await;
         world.clock.advance_ms(1);
     }
-    let alone = world.put_untagged(&numbered(20)).await;
+    let alone = world.put("vi/a", &numbered(20)).await;
     let tried = RetentionSet {
         retention: vec![RetentionRule {
             repository: "vi/a".to_owned(),
             untagged_after: Some(Time::hours(1)),
+            allow_mass_removal: true,
             keep: vec![],
         }],
         immutable: vec![ImmutableRule {
@@ -515,7 +476,7 @@ async fn a_plan_says_what_goes_and_by_which_rule_page_by_page() {
             "vi/a:untagged goes: retention[0].untagged_after: 1h",
         ]
     );
-    assert!(world.holds(alone).await, "a plan changes nothing");
+    assert!(world.holds("vi/a", alone).await, "a plan changes nothing");
     let mut wrong = tried;
     wrong.retention[0].untagged_after = Some(Time::seconds(1));
     let refused = world

@@ -1,118 +1,50 @@
 //! Scrubs of packs in which bytes change.
 
 use bytes::Bytes;
-use dvcr_core::oci::Reference;
+use dvcr_core::{chunk::ChunkId, oci::Digest};
+use futures::TryStreamExt as _;
 
-use super::*;
+use super::{
+    pass::{HOUR, PASS_INTERVAL_MS},
+    *,
+};
 use crate::{
-    backend::{
-        PackBackend as _,
-        faulty::{FaultScript, FaultyBackend, Op},
-        memory::MemoryBackend,
+    backend::{PackBackend as _, PackId, faulty::Op},
+    meta::{
+        Txn, key,
+        record::{BlobRecord, ChunkRecord, PackRecord, PackState, Record as _},
     },
-    clock::ManualClock,
-    meta::memory::MemoryMeta,
-    registry::{
-        Damage, Principal, Registry, RegistryError, RegistryOptions,
-        tests::{body, disk, image, name},
-    },
-    repair::{Sources, rebuild, tests::checkpoint_of},
+    registry::{Damage, RegistryError, RegistryOptions},
     store::{
-        StoreOptions,
-        pack::{Codec, PackBuilder, PackHeader, RECORD_HEADER_LEN, Record},
+        Expected,
+        pack::{Codec, PackBuilder, PackHeader, RECORD_HEADER_LEN, Record, RecordId},
         read_contents,
     },
+    testing::{BEGIN_MS, HOUR_MS, WHO, World, disk, name},
 };
 
-const WHO: Principal = Principal::Anonymous;
-const NOW_MS: u64 = 1_000_000;
 const MIB: u64 = 1 << 20;
 
-type Packs = FaultyBackend<MemoryBackend>;
-
-struct World {
-    meta: Arc<MemoryMeta>,
-    packs: Arc<Packs>,
-    script: Arc<FaultScript>,
-    clock: Arc<ManualClock>,
-    registry: Registry,
+async fn world() -> World {
+    let options = RegistryOptions {
+        scrub_bytes_per_hour: MIB,
+        ..RegistryOptions::default()
+    };
+    World::with(options).await
 }
 
 impl World {
-    async fn new() -> Self {
-        let script = FaultScript::new();
-        let packs = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&script));
-        Self::on(Arc::default(), Arc::new(packs), script).await
-    }
-
-    async fn on(meta: Arc<MemoryMeta>, packs: Arc<Packs>, script: Arc<FaultScript>) -> Self {
-        let clock = Arc::new(ManualClock::new(NOW_MS));
-        let options = StoreOptions {
-            // What is decoded already would hide the damage.
-            cache_bytes: 0,
-            ..StoreOptions::default()
-        };
-        let store = Store::open(meta.clone(), packs.clone(), clock.clone(), options);
-        let store = store.await.unwrap();
-        let options = RegistryOptions {
-            scrub_bytes_per_hour: MIB,
-            ..RegistryOptions::default()
-        };
-        Self {
-            registry: Registry::new(meta.clone(), store, clock.clone(), options),
-            meta,
-            packs,
-            script,
-            clock,
-        }
-    }
-
-    async fn restart(self) -> Self {
-        Self::on(self.meta, self.packs, self.script).await
-    }
-
-    async fn push_blob(&self, repository: &str, data: &Bytes) -> Digest {
-        let digest = Digest::sha256(data);
-        self.registry
-            .blob_push(&WHO, &name(repository), digest, body(data))
-            .await
-            .unwrap();
-        digest
-    }
-
-    async fn push(&self, repository: &str, data: &Bytes) -> Digest {
-        let layer = self.push_blob(repository, data).await;
-        self.push_blob(repository, &Bytes::from_static(b"{}")).await;
-        let manifest = image(&[layer]);
-        let reference = Reference::Digest(Digest::sha256(&manifest));
-        let repository = name(repository);
-        let registry = &self.registry;
-        registry
-            .manifest_put(&WHO, &repository, &reference, &[], None, manifest)
-            .await
-            .unwrap();
-        layer
-    }
-
     async fn head(&self, digest: &Digest) -> Result<(), RegistryError> {
         let head = self.registry.blob_head(&WHO, &name("a"), digest).await;
         head.map(drop)
     }
 
-    /// Whether a blob reads back. Never with other bytes.
-    async fn pull(&self, data: &Bytes) -> bool {
-        let digest = Digest::sha256(data);
-        let reader = self.registry.blob_read(&WHO, &name("a"), &digest).await;
-        let reader = reader.unwrap();
-        let frames: Result<Vec<Bytes>, _> = reader.body(0..reader.info().len).try_collect().await;
-        match frames {
-            Ok(frames) => {
-                assert!(frames.concat() == data[..], "wrong bytes");
-                true
-            }
-            Err(StoreError::Corrupt { .. } | StoreError::Missing(_) | StoreError::Io { .. }) => {
-                false
-            }
+    /// Whether a blob of `a` reads back, or is damaged.
+    async fn reads(&self, data: &Bytes) -> bool {
+        use StoreError::{Corrupt, Io, Missing};
+        match self.pull("a", data).await {
+            Ok(()) => true,
+            Err(RegistryError::Store(Corrupt { .. } | Missing(_) | Io { .. })) => false,
             Err(error) => panic!("{error}"),
         }
     }
@@ -171,9 +103,10 @@ impl World {
 
 #[tokio::test]
 async fn damage_is_found_and_listed_and_the_next_push_heals_it() {
-    let world = World::new().await;
+    let world = world().await;
     let data = disk(1, 900_000);
-    let digest = world.push("a", &data).await;
+    world.push("a", &data).await;
+    let digest = Digest::sha256(&data);
     world.push("b", &data).await;
     assert_eq!(world.scrub().await.found, 0);
     assert_eq!(world.findings().await, 0);
@@ -185,7 +118,7 @@ async fn damage_is_found_and_listed_and_the_next_push_heals_it() {
     assert_eq!(world.findings().await, 2, "the blob and its chunk");
     // Loud, also after a restart; who asks whether to push is told to.
     let world = world.restart().await;
-    assert!(!world.pull(&data).await);
+    assert!(!world.reads(&data).await);
     assert!(matches!(
         world.head(&digest).await,
         Err(RegistryError::BlobUnknown(_))
@@ -200,21 +133,21 @@ async fn damage_is_found_and_listed_and_the_next_push_heals_it() {
     assert!(tail.concat() == data[800_000..]);
 
     world.push_blob("a", &data).await;
-    assert!(world.pull(&data).await);
+    assert!(world.reads(&data).await);
     world.head(&digest).await.unwrap();
     world.registry.scrubber().settle().await.unwrap();
     assert_eq!(world.findings().await, 0);
     assert_eq!(world.scrub().await.found, 0);
     // The damaged record goes with garbage collection.
-    world.clock.advance_ms(3_600_000 * 2);
+    world.clock.advance_ms(2 * HOUR_MS);
     let collected = world.registry.gc().collect(true).await.unwrap();
     assert_eq!(collected.swept.damaged, 0, "{collected:?}");
-    assert!(world.pull(&data).await);
+    assert!(world.reads(&data).await);
 }
 
 #[tokio::test]
 async fn healing_one_blob_heals_those_that_share_its_chunks() {
-    let world = World::new().await;
+    let world = world().await;
     let one = disk(1, 900_000);
     let mut patched = one.to_vec();
     patched[800_000..800_050].fill(9);
@@ -227,27 +160,28 @@ async fn healing_one_blob_heals_those_that_share_its_chunks() {
     world.push_blob("a", &other).await;
     world.registry.scrubber().settle().await.unwrap();
     assert_eq!(world.findings().await, 0);
-    assert!(world.pull(&one).await && world.pull(&other).await);
+    assert!(world.reads(&one).await && world.reads(&other).await);
     world.head(&Digest::sha256(&one)).await.unwrap();
 }
 
 #[tokio::test]
 async fn damage_that_a_read_meets_heals_like_that_of_a_scrub() {
-    let world = World::new().await;
+    let world = world().await;
     let data = disk(1, 900_000);
-    let digest = world.push("a", &data).await;
+    world.push("a", &data).await;
+    let digest = Digest::sha256(&data);
     world.damage_a_chunk().await;
-    assert!(!world.pull(&data).await);
+    assert!(!world.reads(&data).await);
     world.registry.scrubber().settle().await.unwrap();
     assert_eq!(world.damaged_blobs().await.len(), 1);
     assert!(world.head(&digest).await.is_err());
     world.push_blob("a", &data).await;
-    assert!(world.pull(&data).await);
+    assert!(world.reads(&data).await);
 }
 
 #[tokio::test]
 async fn a_bad_moment_of_the_device_is_no_damage() {
-    let world = World::new().await;
+    let world = world().await;
     let data = disk(1, 900_000);
     world.push("a", &data).await;
     world.records().await;
@@ -264,19 +198,8 @@ async fn a_bad_moment_of_the_device_is_no_damage() {
         .await
         .unwrap()
         .unwrap();
-    let expected: Vec<Expected> = contents
-        .entries
-        .iter()
-        .map(|entry| Expected {
-            id: entry.header.id(),
-            at: ChunkRecord {
-                pack,
-                offset: entry.offset,
-                stored_len: entry.header.stored_len() as u32,
-            },
-            header: Some(entry.header),
-        })
-        .collect();
+    let entries = contents.entries.iter();
+    let expected = entries.map(|entry| Expected::listed(pack, entry)).collect();
     fail();
     let bad = world.registry.store().verify_records(expected).await;
     assert!(bad.unwrap().unwrap().is_empty());
@@ -287,12 +210,12 @@ async fn a_bad_moment_of_the_device_is_no_damage() {
     world.script.heal();
     world.scrub().await;
     assert_eq!(world.findings().await, 0);
-    assert!(world.pull(&data).await);
+    assert!(world.reads(&data).await);
 }
 
 #[tokio::test]
 async fn damaged_recipes_are_written_anew_from_the_metadata() {
-    let world = World::new().await;
+    let world = world().await;
     let data = disk(1, 900_000);
     world.push("a", &data).await;
     let records = world.records().await;
@@ -305,27 +228,19 @@ async fn damaged_recipes_are_written_anew_from_the_metadata() {
     }
     let run = world.scrub().await;
     assert_eq!((run.found, world.findings().await), (0, 0));
-    world.registry.store().close().await.unwrap();
     // A repair finds them.
-    let meta = Arc::new(MemoryMeta::new());
-    let sources = Sources {
-        packs: world.packs.clone(),
-        is_sealed: Box::new(|_| true),
-        checkpoint: Some(checkpoint_of(&*world.meta, NOW_MS).await),
-    };
-    let report = rebuild(sources, meta.clone(), NOW_MS, &mut ())
-        .await
-        .unwrap();
+    let checkpoint = world.checkpoint().await;
+    let (world, report) = world.rebuilt(Some(checkpoint)).await;
     assert!(report.lost_blobs.is_empty(), "{report}");
-    let world = World::on(meta, world.packs, world.script).await;
-    assert!(world.pull(&data).await);
+    assert!(world.reads(&data).await);
 }
 
 #[tokio::test]
 async fn a_pack_that_is_gone_heals_by_pushes() {
-    let world = World::new().await;
+    let world = world().await;
     let data = disk(1, 900_000);
-    let digest = world.push("a", &data).await;
+    world.push("a", &data).await;
+    let digest = Digest::sha256(&data);
     world.records().await;
     for pack in world.packs.list().unwrap() {
         world.packs.delete(pack).unwrap();
@@ -335,22 +250,23 @@ async fn a_pack_that_is_gone_heals_by_pushes() {
         panic!("one blob");
     };
     assert_eq!(*found, digest);
-    assert!(!world.pull(&data).await);
+    assert!(!world.reads(&data).await);
     world.push_blob("a", &data).await;
-    assert!(world.pull(&data).await);
+    assert!(world.reads(&data).await);
     // Nothing needs the pack any more.
-    world.clock.advance_ms(3_600_000 * 2);
+    world.clock.advance_ms(2 * HOUR_MS);
     world.registry.gc().collect(true).await.unwrap();
     world.scrub().await;
     assert_eq!(world.findings().await, 0);
-    assert!(world.pull(&data).await);
+    assert!(world.reads(&data).await);
 }
 
 #[tokio::test]
 async fn a_damaged_footer_costs_no_blob() {
-    let world = World::new().await;
+    let world = world().await;
     let data = disk(1, 900_000);
-    let digest = world.push("a", &data).await;
+    world.push("a", &data).await;
+    let digest = Digest::sha256(&data);
     world.records().await;
     let pack = world.packs.list().unwrap()[0];
     let end = world.packs.len(pack).unwrap();
@@ -361,12 +277,12 @@ async fn a_damaged_footer_costs_no_blob() {
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].damage, Damage::Pack(pack));
     world.head(&digest).await.unwrap();
-    assert!(world.pull(&data).await);
+    assert!(world.reads(&data).await);
 }
 
 #[tokio::test]
 async fn garbage_collection_does_not_copy_damage() {
-    let world = World::new().await;
+    let world = world().await;
     let (kept, gone) = (disk(1, 900_000), disk(50, 5_000_000));
     world.push("a", &kept).await;
     world.push_blob("gone", &gone).await;
@@ -375,25 +291,25 @@ async fn garbage_collection_does_not_copy_damage() {
         panic!("there are records");
     };
     assert!(*first > 0);
-    world.clock.advance_ms(3_600_000 * 2);
+    world.clock.advance_ms(2 * HOUR_MS);
     let collected = world.registry.gc().collect(true).await.unwrap();
     assert_eq!(collected.swept.damaged, 1, "{collected:?}");
     assert!(world.packs.list().unwrap().contains(&pack), "it stays");
     world.registry.scrubber().settle().await.unwrap();
     assert_eq!(world.damaged_blobs().await.len(), 1);
-    assert!(!world.pull(&kept).await);
+    assert!(!world.reads(&kept).await);
     // The same words as those of a scrub, and the same cure.
     world.push_blob("a", &kept).await;
-    assert!(world.pull(&kept).await);
+    assert!(world.reads(&kept).await);
     world.registry.gc().collect(true).await.unwrap();
     assert!(!world.packs.list().unwrap().contains(&pack));
-    assert!(world.pull(&kept).await);
+    assert!(world.reads(&kept).await);
 }
 
 #[tokio::test]
 async fn a_chunk_with_other_bytes_and_right_checksums_is_found() {
     // As a memory error before the checksum was made would leave it.
-    let world = World::new().await;
+    let world = world().await;
     let (data, other) = (disk(1, 9_000), disk(50, 9_000));
     let (pack, id) = (PackId(9_000), ChunkId::of(&data));
     let header = PackHeader { pack, nonce: 1 };
@@ -427,16 +343,17 @@ async fn a_chunk_with_other_bytes_and_right_checksums_is_found() {
     assert_eq!(world.scrub().await.found, 1);
     // A push of the right bytes does not rely on it.
     world.push("a", &data).await;
-    assert!(world.pull(&data).await);
+    assert!(world.reads(&data).await);
 }
 
 #[tokio::test]
 async fn a_repository_is_read_blob_by_blob() {
-    let world = World::new().await;
+    let world = world().await;
     let (one, other) = (disk(1, 500_000), disk(50, 500_000));
     world.push("b", &other).await;
     world.records().await;
-    let digest = world.push("a", &one).await;
+    world.push("a", &one).await;
+    let digest = Digest::sha256(&one);
     let scrubber = world.registry.scrubber();
     let scrub = async |repository: &str| {
         let run = scrubber.start(Some(name(repository))).await;
@@ -464,7 +381,7 @@ async fn a_repository_is_read_blob_by_blob() {
     assert_eq!(scrub("a").await.found, 1);
     assert_eq!(world.damaged_blobs().await[0].0, digest);
     world.push_blob("a", &one).await;
-    assert!(world.pull(&one).await);
+    assert!(world.reads(&one).await);
     scrubber.settle().await.unwrap();
     assert_eq!(scrub("a").await.found, 0);
     assert_eq!(world.findings().await, 0);
@@ -472,7 +389,7 @@ async fn a_repository_is_read_blob_by_blob() {
 
 #[tokio::test(start_paused = true)]
 async fn the_background_keeps_to_its_budget_and_goes_on_after_a_restart() {
-    let world = World::new().await;
+    let world = world().await;
     // Packs of about a MiB: as much as may be read in an hour.
     for seed in 1..=3 {
         world.push("a", &disk(seed * 1_000, 2_000_000)).await;
@@ -496,7 +413,7 @@ async fn the_background_keeps_to_its_budget_and_goes_on_after_a_restart() {
         "{hours} {needed}"
     );
     let (progress, _) = scrubber.progress().await.unwrap();
-    assert_eq!((progress.last_pack, progress.full_pass_ms), (0, NOW_MS));
+    assert_eq!((progress.last_pack, progress.full_pass_ms), (0, BEGIN_MS));
     assert!(progress.bytes > stored * 9 / 10, "{progress:?}");
     // The next pass is not due.
     let before = scrubber.stats().bytes.load(Relaxed);

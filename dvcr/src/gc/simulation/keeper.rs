@@ -5,13 +5,23 @@
 
 use std::collections::BTreeSet;
 
-use super::*;
-use crate::registry::{
-    deletion::{DeletionOptions, Selection},
-    retention::{Keep, RetentionRule},
-    tests::index,
+use bytes::Bytes;
+use dvcr_core::oci::{Digest, Manifest, Reference};
+
+use super::{
+    CLIENTS,
+    client::{Client, DISKS, STEPS},
+    machine::Server,
 };
-use crate::settings::Time;
+use crate::{
+    registry::{
+        RegistryError,
+        deletion::{DeletionOptions, Selection},
+        retention::{Keep, RetentionRule},
+    },
+    settings::Time,
+    testing::{WHO, image, index, name},
+};
 
 const REPOSITORY: &str = "kept";
 
@@ -23,6 +33,7 @@ pub(super) fn rule() -> RetentionRule {
     RetentionRule {
         repository: REPOSITORY.to_owned(),
         untagged_after: Some(Time::hours(1)),
+        allow_mass_removal: true,
         keep: vec![Keep {
             tags: vec!["*".to_owned()],
             last: Some(LAST),

@@ -1,0 +1,252 @@
+//! A client that pushes, mounts, asks, deletes, retags and abandons uploads of disks that share much.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use bytes::Bytes;
+use dvcr_core::oci::{Digest, Manifest, Reference};
+
+use super::machine::Server;
+use crate::{
+    registry::RegistryError,
+    simulation::Dice,
+    store::StoreError,
+    testing::{WHO, body, disk, image, name, read},
+};
+
+/// What each does before everybody rests.
+pub(super) const STEPS: usize = 10;
+
+/// Disks that share much, in pairs.
+pub(super) static DISKS: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
+    let pair = |seed: u64| {
+        let base = disk(seed * 100 + 1, 150_000);
+        let mut patched = base.to_vec();
+        patched[60_000..60_050].fill(9);
+        [base, Bytes::from(patched)]
+    };
+    (0..3).flat_map(pair).collect()
+});
+
+/// One client's repository, and what it holds for all the client knows.
+pub(super) struct Client {
+    pub(super) repository: String,
+    pub(super) dice: Dice,
+    pub(super) manifests: BTreeMap<Digest, Bytes>,
+    /// Whether what is stored may be damaged: then reads may fail.
+    pub(super) knows_damage: bool,
+    /// Where the power failed in between: they are there in full, or not at all.
+    unsure: BTreeMap<Digest, Bytes>,
+}
+
+impl Client {
+    pub(super) fn new(seed: u64, number: usize) -> Self {
+        Self {
+            repository: format!("r{number}"),
+            dice: Dice::new(seed * 1000 + number as u64),
+            manifests: BTreeMap::new(),
+            knows_damage: false,
+            unsure: BTreeMap::new(),
+        }
+    }
+
+    pub(super) async fn work(&mut self, server: &Server) -> Result<(), RegistryError> {
+        for _ in 0..STEPS {
+            let _at_work = server.at_work.read().await;
+            match self.dice.below(10) {
+                0..=3 => self.push(server).await?,
+                4 | 5 => self.delete(server).await?,
+                6 => self.retag(server).await?,
+                7 => self.abandon(server).await?,
+                _ => self.look(server).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&mut self) -> Option<(Digest, Bytes)> {
+        let count = self.manifests.len() as u64;
+        let at = self.dice.below(count.max(1)) as usize;
+        let (digest, manifest) = self.manifests.iter().nth(at)?;
+        Some((*digest, manifest.clone()))
+    }
+
+    async fn push(&mut self, server: &Server) -> Result<(), RegistryError> {
+        let mut layers = Vec::new();
+        for _ in 0..=self.dice.below(2) {
+            let data = &DISKS[self.dice.below(DISKS.len() as u64) as usize];
+            layers.push(self.push_blob(server, data).await?);
+        }
+        self.push_blob(server, &Bytes::from_static(b"{}")).await?;
+        self.put(server, image(&layers), None).await
+    }
+
+    pub(super) async fn push_blob(
+        &mut self,
+        server: &Server,
+        data: &Bytes,
+    ) -> Result<Digest, RegistryError> {
+        let (repository, digest) = (name(&self.repository), Digest::sha256(data));
+        match server.registry.blob_head(&WHO, &repository, &digest).await {
+            Err(RegistryError::BlobUnknown(_)) => {}
+            found => return found.map(|_| digest),
+        }
+        let registry = &server.registry;
+        if self.dice.one_in(2)
+            && registry
+                .blob_mount(&WHO, &repository, &digest, None)
+                .await?
+        {
+            return Ok(digest);
+        }
+        let id = registry.upload_start(&WHO, &repository, None).await?.id;
+        let first = self.dice.below(data.len() as u64 + 1) as usize;
+        registry
+            .upload_append(&WHO, &repository, &id, None, body(&data.slice(..first)))
+            .await?;
+        let rest = body(&data.slice(first..));
+        registry
+            .upload_finish(&WHO, &repository, &id, None, digest, rest)
+            .await?;
+        Ok(digest)
+    }
+
+    async fn put(
+        &mut self,
+        server: &Server,
+        manifest: Bytes,
+        tag: Option<&str>,
+    ) -> Result<(), RegistryError> {
+        let digest = Digest::sha256(&manifest);
+        let reference = match tag {
+            Some(tag) => Reference::Tag(tag.parse().unwrap()),
+            None => Reference::Digest(digest),
+        };
+        self.unsure.insert(digest, manifest.clone());
+        let repository = name(&self.repository);
+        server
+            .registry
+            .manifest_put(&WHO, &repository, &reference, &[], None, manifest.clone())
+            .await?;
+        self.unsure.remove(&digest);
+        self.manifests.insert(digest, manifest);
+        Ok(())
+    }
+
+    async fn retag(&mut self, server: &Server) -> Result<(), RegistryError> {
+        match self.one() {
+            Some((_, manifest)) => self.put(server, manifest, Some("latest")).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn delete(&mut self, server: &Server) -> Result<(), RegistryError> {
+        let Some((digest, manifest)) = self.one() else {
+            return Ok(());
+        };
+        self.manifests.remove(&digest);
+        self.unsure.insert(digest, manifest.clone());
+        let reference = Reference::Digest(digest);
+        server
+            .registry
+            .manifest_delete(&WHO, &name(&self.repository), &reference)
+            .await?;
+        self.unsure.remove(&digest);
+        if self.dice.one_in(2) {
+            return Ok(());
+        }
+        // Again, without asking for its blobs: they may be gone, but not in between.
+        match self.put(server, manifest, None).await {
+            Err(RegistryError::ManifestBlobUnknown(_)) => {
+                self.unsure.remove(&digest);
+                Ok(())
+            }
+            put => put,
+        }
+    }
+
+    /// Begins an upload; goes away, or cancels it.
+    async fn abandon(&mut self, server: &Server) -> Result<(), RegistryError> {
+        let repository = name(&self.repository);
+        let registry = &server.registry;
+        let id = registry.upload_start(&WHO, &repository, None).await?.id;
+        let data = &DISKS[self.dice.below(DISKS.len() as u64) as usize];
+        let begin = body(&data.slice(..100_000));
+        registry
+            .upload_append(&WHO, &repository, &id, None, begin)
+            .await?;
+        if self.dice.one_in(2) {
+            registry.upload_cancel(&WHO, &repository, &id).await?;
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self, server: &Server) -> Result<(), RegistryError> {
+        match self.one() {
+            Some((digest, _)) => match self.read_back(server, &digest).await {
+                Err(RegistryError::Store(StoreError::Corrupt { .. })) if self.knows_damage => {
+                    Ok(())
+                }
+                read => read,
+            },
+            None => Ok(()),
+        }
+    }
+
+    /// Everything that this client holds, as a client does it: asks for each blob first.
+    pub(super) async fn push_again(&mut self, server: &Server) {
+        for manifest in self.manifests.clone().into_values() {
+            for blob in Manifest::parse(None, &manifest).unwrap().blobs() {
+                let data = DISKS
+                    .iter()
+                    .find(|data| Digest::sha256(data) == blob.digest);
+                let small = Bytes::from_static(b"{}");
+                self.push_blob(server, data.unwrap_or(&small))
+                    .await
+                    .unwrap();
+            }
+            self.put(server, manifest, None).await.unwrap();
+        }
+    }
+
+    /// The manifest and everything that it refers to.
+    pub(super) async fn read_back(
+        &self,
+        server: &Server,
+        digest: &Digest,
+    ) -> Result<(), RegistryError> {
+        let repository = name(&self.repository);
+        let reference = Reference::Digest(*digest);
+        let stored = server
+            .registry
+            .manifest_get(&WHO, &repository, &reference)
+            .await?;
+        assert_eq!(Digest::sha256(&stored.bytes), *digest);
+        let manifest = Manifest::parse(None, &stored.bytes)?;
+        for blob in manifest.blobs() {
+            let found = read(&server.registry, &self.repository, &blob.digest).await?;
+            assert_eq!(Digest::sha256(&found), blob.digest);
+        }
+        Ok(())
+    }
+
+    /// Everything that this client was promised.
+    pub(super) async fn check(&mut self, server: &Server) {
+        for (digest, manifest) in std::mem::take(&mut self.unsure) {
+            match self.read_back(server, &digest).await {
+                Ok(()) => {
+                    self.manifests.insert(digest, manifest);
+                }
+                Err(RegistryError::ManifestUnknown(_)) => {}
+                Err(error) => panic!(
+                    "{} {digest} is neither there nor gone: {error:?}",
+                    self.repository
+                ),
+            }
+        }
+        for digest in self.manifests.keys() {
+            if let Err(error) = self.read_back(server, digest).await {
+                panic!("{} {digest} does not read back: {error:?}", self.repository);
+            }
+        }
+    }
+}
