@@ -34,8 +34,11 @@ pub struct Upload {
 }
 
 /// Told where a session is.
+type Told = dyn Fn(&str) + Send + Sync;
+
+/// Whoever is told, if there is somebody.
 #[derive(Clone, Default)]
-struct Follower(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+struct Follower(Option<Arc<Told>>);
 
 impl std::fmt::Debug for Follower {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -75,7 +75,7 @@ impl Supply for Arc<Remote> {
 
     fn parts(&self, ranges: Vec<Range<u64>>) -> io::Result<Feed> {
         let mut parts = Remote::parts(self, ranges);
-        Ok(Box::new(move || parts.next()))
+        Ok(Box::new(move || parts.receive()))
     }
 }
 

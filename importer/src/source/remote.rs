@@ -195,7 +195,7 @@ pub struct RemoteParts {
 
 impl RemoteParts {
     /// The next bytes, and where they belong; `None` if all have come.
-    pub fn next(&mut self) -> io::Result<Option<(u64, Bytes)>> {
+    pub fn receive(&mut self) -> io::Result<Option<(u64, Bytes)>> {
         match self.receiver.blocking_recv() {
             Some(part) => Ok(part?),
             // Its task was ended with the runtime.
