@@ -247,11 +247,9 @@ fn a_login_at_the_registry() {
 fn a_login_at_a_token_service() {
     let service = TokenService::start();
     let authority = Authority::new();
-    let configuration = service.configuration();
-    let realm = configuration.split('"').nth(1).unwrap();
-    let auth = Front::of(realm.trim_end_matches("/token"), &authority);
-    let behind = format!("https://{}/token", auth.at("auth.test"));
-    let registry = Distribution::start(Version::V3, &configuration.replace(realm, &behind));
+    let auth = Front::of(&service.url(), &authority);
+    let behind = format!("https://{}", auth.at("auth.test"));
+    let registry = Distribution::start(Version::V3, &service.configuration(&behind));
     let front = Front::of(registry.address(), &authority);
     let scene = Scene::new(22, front.at("registry.test"), &authority);
 
