@@ -264,7 +264,7 @@ fn a_login_at_a_token_service() {
     // A token that somebody else has got.
     let query = "/token?service=registry&scope=repository%3Avi%2Fdisk%3Apull%2Cpush";
     let request = Request::new("GET", query).header("Authorization", "Basic bWU6c2VjcmV0");
-    let answer = Client::new(realm.trim_end_matches("/token"))
+    let answer = Client::new(&service.url())
         .send(&request)
         .unwrap();
     let answer: Value = serde_json::from_slice(&answer.body).unwrap();
