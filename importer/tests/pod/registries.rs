@@ -247,9 +247,11 @@ fn a_login_at_the_registry() {
 fn a_login_at_a_token_service() {
     let service = TokenService::start();
     let authority = Authority::new();
-    let auth = Front::of(&service.url(), &authority);
-    let behind = format!("https://{}", auth.at("auth.test"));
-    let registry = Distribution::start(Version::V3, &service.configuration(&behind));
+    let configuration = service.configuration();
+    let realm = configuration.split('"').nth(1).unwrap();
+    let auth = Front::of(realm.trim_end_matches("/token"), &authority);
+    let behind = format!("https://{}/token", auth.at("auth.test"));
+    let registry = Distribution::start(Version::V3, &configuration.replace(realm, &behind));
     let front = Front::of(registry.address(), &authority);
     let scene = Scene::new(22, front.at("registry.test"), &authority);
 
@@ -264,7 +266,7 @@ fn a_login_at_a_token_service() {
     // A token that somebody else has got.
     let query = "/token?service=registry&scope=repository%3Avi%2Fdisk%3Apull%2Cpush";
     let request = Request::new("GET", query).header("Authorization", "Basic bWU6c2VjcmV0");
-    let answer = Client::new(&service.url())
+    let answer = Client::new(realm.trim_end_matches("/token"))
         .send(&request)
         .unwrap();
     let answer: Value = serde_json::from_slice(&answer.body).unwrap();
