@@ -40,18 +40,18 @@ impl Import<'_> {
         let way = Way::of(nature, self.wish());
         if let (Way::AtRandom, Some(ranged)) = (way, ranged) {
             let len = ranged.len();
-            if let Located::Disk(input) = Input::at_random(Arc::new(ranged))? {
+            if let Located::Disk(input) = Input::at_random(Arc::new(ranged), self.member())? {
                 return self.at_random(&input.image, len, dir.path());
             }
         }
         let len = remote.length();
-        if way == (Way::Receive { kept: false }) {
+        let (Way::Receive { kept: true } | Way::AtRandom, Some(total)) = (way, len) else {
             let stream = remote.stream(0, Hasher::new());
             return self.stream(stream, len, dir.path(), None);
-        }
+        };
         let path = dir.path().join(RECEIVED);
         let limit = Limit::Fail(self.options.work_bytes_max);
-        let kept = Received::of_remote(Arc::new(remote), &path, limit);
+        let kept = Received::open(Arc::new(remote), &path, total, limit);
         self.stream(kept.map_err(in_dir)?, len, dir.path(), Some(&path))
     }
 }
