@@ -88,7 +88,7 @@ impl DiskArgs {
         wanted: Wanted<'_>,
         process: &Process,
     ) -> anyhow::Result<Opened> {
-        let dir = self.work.make_dir();
+        let dir = self.work.dir();
         let opening = Opening {
             spool: Spool {
                 dir: &dir,
@@ -98,7 +98,7 @@ impl DiskArgs {
             wanted,
             file: self.source.file.as_deref(),
         };
-        let origin = self.source.open(location, process.runtime())?;
+        let origin = self.source.open(location, process)?;
         let opened = match origin {
             Origin::File(path) => opening.file(&path),
             Origin::Stream(stream) => opening.stream(stream, None),
@@ -112,11 +112,12 @@ impl DiskArgs {
                 repository,
                 file,
             } => {
-                let image = match repository {
-                    Some(_) => wanted.keep.image(*image),
-                    None => *image,
-                };
-                opening.image(image, name, file.as_deref())
+                let kept = repository.map(|_| wanted.keep.image((*image).clone()));
+                let source = opening.image(kept.as_ref().unwrap_or(&image), file.as_deref());
+                source.map(|opened| Opened {
+                    image: Some((*image, name)),
+                    ..opened
+                })
             }
         };
         let mut opened = opened.with_context(|| location.to_string())?;
@@ -134,7 +135,7 @@ impl DiskArgs {
         checksums: &[Checksum],
         process: &Process,
     ) -> anyhow::Result<Box<dyn Read + Send>> {
-        let stream: Box<dyn Read + Send> = match self.source.open(location, process.runtime())? {
+        let stream: Box<dyn Read + Send> = match self.source.open(location, process)? {
             Origin::Stream(stream) => stream,
             Origin::File(path) => {
                 Box::new(File::open(&path).with_context(|| path.display().to_string())?)
@@ -261,7 +262,7 @@ impl Opening<'_> {
         })
     }
 
-    fn image(&self, image: Image, name: String, file: Option<&str>) -> anyhow::Result<Opened> {
+    fn image(&self, image: &Image, file: Option<&str>) -> anyhow::Result<Opened> {
         if !self.wanted.checksums.is_empty() {
             bail!(
                 "checksums are for files; those of an image are in its manifest: name it by its digest"
@@ -276,7 +277,7 @@ impl Opening<'_> {
         Ok(Opened {
             disk,
             identity: Some(format!("{} {file}", layer.digest)),
-            image: Some((image, name)),
+            image: None,
             spooled,
         })
     }

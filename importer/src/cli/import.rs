@@ -82,7 +82,7 @@ impl ImportArgs {
             );
         }
         let repository = self.registry.repository(runtime, &self.destination)?;
-        let from = self.source_args.open(&self.source, runtime)?;
+        let from = self.source_args.open(&self.source, process)?;
         let mut tags: Vec<Tag> = self.destination.tag().cloned().into_iter().collect();
         tags.extend(self.tags.iter().cloned());
         if tags.is_empty() {

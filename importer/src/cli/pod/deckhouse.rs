@@ -173,7 +173,7 @@ impl Settings {
             threads: thread::available_parallelism().map_or(2, usize::from),
             remote: self.source_args.remote(process.stop.clone()),
         };
-        let from = self.source_args.open(&self.source, runtime)?;
+        let from = self.source_args.open(&self.source, process)?;
         let import = Import {
             options: &options,
             destination: &destination,
