@@ -96,6 +96,7 @@ impl DiskArgs {
                 unwrapped_bytes_max: self.unpacked_max,
             },
             wanted,
+            file: self.source.file.as_deref(),
         };
         let origin = self.source.open(location, process)?;
         let opened = match origin {
@@ -119,7 +120,12 @@ impl DiskArgs {
                 })
             }
         };
-        opened.with_context(|| location.to_string())
+        let mut opened = opened.with_context(|| location.to_string())?;
+        // Another file of the same archive is another disk.
+        if let (Some(identity), Some(file)) = (&mut opened.identity, opening.file) {
+            *identity += &format!(" {file}");
+        }
+        Ok(opened)
     }
 
     /// A source as a stream of bytes, unopened: an archive, for example.
@@ -160,6 +166,8 @@ impl DiskArgs {
 struct Opening<'a> {
     spool: Spool<'a>,
     wanted: Wanted<'a>,
+    /// The disk's name in an archive of several.
+    file: Option<&'a str>,
 }
 
 impl Opening<'_> {
@@ -212,7 +220,7 @@ impl Opening<'_> {
                 return self.unchecked(Reader::new(source), identity);
             }
         }
-        let input = Input::open(source, self.spool)?;
+        let input = Input::open(source, self.file, self.spool)?;
         Ok(Opened {
             identity,
             spooled: input.spooled,
@@ -233,7 +241,8 @@ impl Opening<'_> {
         stream: impl Read + Send + 'static,
         identity: Option<String>,
     ) -> anyhow::Result<Opened> {
-        let mut stream = Unwrapped::new(Ahead::new(stream), self.spool.unwrapped_bytes_max)?;
+        let bytes_max = self.spool.unwrapped_bytes_max;
+        let mut stream = Unwrapped::choose(Ahead::new(stream), bytes_max, self.file)?;
         if self.wanted.streams {
             stream = match DiskStream::unverified(stream)? {
                 Ok(stream) => {

@@ -100,6 +100,7 @@ impl ImportArgs {
                 LayerCompression::None => Compression::None,
             },
             verbatim: self.verbatim,
+            file: self.source_args.file.clone(),
             work_dir: self.work.dir(),
             work_bytes_max: self.work.bytes_max(),
             threads: thread::available_parallelism().map_or(2, usize::from),

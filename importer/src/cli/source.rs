@@ -89,7 +89,7 @@ pub(crate) struct SourceArgs {
     #[arg(long, value_name = "OS/ARCHITECTURE")]
     pub(crate) platform: Option<Platform>,
 
-    /// File in the image, or name of the artifact's layer, if it is not the usual one
+    /// File in the image or archive, or name of the artifact's layer, if it is not the usual one
     #[arg(long, value_name = "NAME")]
     pub(crate) file: Option<String>,
 

@@ -167,6 +167,7 @@ impl Settings {
             checksums: self.checksums.clone(),
             compression: Compression::Zstd,
             verbatim: false,
+            file: None,
             work_dir: work.dir(),
             work_bytes_max: work.bytes_max(),
             threads: thread::available_parallelism().map_or(2, usize::from),
