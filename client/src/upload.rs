@@ -1,6 +1,6 @@
 //! Upload sessions: bytes go to the registry in order, and after a break from where the registry stands.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dvcr_core::oci::{Algorithm, Digest};
@@ -30,6 +30,20 @@ pub struct Upload {
     algorithm: Algorithm,
     offset: u64,
     chunk_min: u64,
+    follower: Follower,
+}
+
+/// Told where a session is.
+type Told = dyn Fn(&str) + Send + Sync;
+
+/// Whoever is told, if there is somebody.
+#[derive(Clone, Default)]
+struct Follower(Option<Arc<Told>>);
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Follower").field(&self.0.is_some()).finish()
+    }
 }
 
 impl Repository {
@@ -60,6 +74,7 @@ impl Repository {
             algorithm,
             offset: 0,
             chunk_min: 0,
+            follower: Follower::default(),
         };
         match upload.status().await {
             Ok(_) => Ok(Some(upload)),
@@ -96,6 +111,7 @@ impl Upload {
             algorithm,
             offset: 0,
             chunk_min,
+            follower: Follower::default(),
         })
     }
 
@@ -107,6 +123,27 @@ impl Upload {
     /// The session's URL. It changes with every request that succeeds.
     pub fn location(&self) -> &str {
         self.location.as_str()
+    }
+
+    /// Tells `follower` where the session is, now and whenever that changes: what is noted elsewhere stays true, even where a registry
+    /// has forgotten the session and another one goes on in its place.
+    pub fn follow(&mut self, follower: impl Fn(&str) + Send + Sync + 'static) {
+        follower(self.location());
+        self.follower = Follower(Some(Arc::new(follower)));
+    }
+
+    fn tell(&self) {
+        if let Follower(Some(follower)) = &self.follower {
+            follower(self.location());
+        }
+    }
+
+    /// Goes on with a new session.
+    async fn renew(&mut self) -> Result<Self, Error> {
+        let mut fresh = self.repository.upload(self.algorithm).await?;
+        fresh.follower = std::mem::take(&mut self.follower);
+        fresh.tell();
+        Ok(std::mem::replace(self, fresh))
     }
 
     /// Fewest bytes that the registry wants in a piece which is not the last; 0 if it does not care.
@@ -132,8 +169,7 @@ impl Upload {
         self.moved(&fetched.headers, &fetched.url);
         if has == 1 {
             // `0-0` is how registries say both "one byte" and "none": a new session knows.
-            let fresh = self.repository.upload(self.algorithm).await?;
-            std::mem::replace(self, fresh).cancel().await;
+            self.renew().await?.cancel().await;
             return Ok(0);
         }
         self.offset = has;
@@ -143,7 +179,11 @@ impl Upload {
     fn moved(&mut self, headers: &header::HeaderMap, from: &Url) {
         let target = fields::text(headers, header::LOCATION);
         if let Some(url) = target.and_then(|target| self.repository.client.location(from, target)) {
+            let moved = url != self.location;
             self.location = url;
+            if moved {
+                self.tell();
+            }
         }
     }
 
@@ -254,8 +294,7 @@ impl Upload {
                 Err(error) => return Err(error),
             }
         }
-        *self = self.repository.upload(self.algorithm).await?;
-        Ok(())
+        self.renew().await.map(drop)
     }
 
     fn lost(&self, wanted: u64) -> Error {

@@ -105,6 +105,6 @@ fn distribution_3_with_a_token_service_and_tls_comes_over() {
     let (service, tls) = (TokenService::start(), Tls::new());
     // A password is not sent to a token service without TLS.
     let front = Front::of(&service.url(), &tls);
-    through(Version::V3, &service.configuration(front.url()), &tls);
+    through(Version::V3, &service.configuration_at(front.url()), &tls);
     assert!(!service.asked().is_empty());
 }

@@ -57,8 +57,13 @@ impl TokenService {
         self.server.url()
     }
 
+    /// For Distribution.
+    pub(crate) fn configuration(&self) -> String {
+        self.configuration_at(&self.url())
+    }
+
     /// For Distribution, whose clients reach the service at `url`.
-    pub(crate) fn configuration(&self, url: &str) -> String {
+    pub(crate) fn configuration_at(&self, url: &str) -> String {
         format!(
             "auth: {{token: {{realm: \"{url}/token\", service: registry, issuer: issuer, rootcertbundle: {}}}}}\n",
             self.directory.path().join("issuer.pem").display(),

@@ -56,7 +56,8 @@ impl Keep {
         let dir = self.dir()?;
         dir.keep_only(&self.name, remote.version()).ok()?;
         let path = dir.path().join("received");
-        Received::of_remote(remote.clone(), &path, Limit::Forget(self.bytes_max)).ok()
+        let limit = Limit::Forget(self.bytes_max);
+        Received::open(remote.clone(), &path, remote.length()?, limit).ok()
     }
 
     /// Whether something was to be kept.

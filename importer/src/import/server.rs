@@ -45,13 +45,13 @@ impl Import<'_> {
             }
         }
         let len = remote.length();
-        if way == (Way::Receive { kept: false }) {
+        let (Way::Receive { kept: true } | Way::AtRandom, Some(total)) = (way, len) else {
             let stream = remote.stream(0, Hasher::new());
             return self.stream(stream, len, dir.path(), None);
-        }
+        };
         let path = dir.path().join(RECEIVED);
         let limit = Limit::Fail(self.options.work_bytes_max);
-        let kept = Received::of_remote(Arc::new(remote), &path, limit);
+        let kept = Received::open(Arc::new(remote), &path, total, limit);
         self.stream(kept.map_err(in_dir)?, len, dir.path(), Some(&path))
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use dvcr_core::oci::{Descriptor, Reference};
 
-use super::{Limit, Received, WorkDir};
+use super::{Limit, Received, Supply, WorkDir};
 use crate::{
     image::{Document, Image, Repository},
     source::{ReadAt, fetch::Version},
@@ -70,14 +70,24 @@ impl Repository for KeptLayers {
             return self.inner.stream_from(blob, start);
         }
         let path = self.dir.join(format!("layer-{}", blob.digest.hex()));
-        let (inner, wanted) = (self.inner.clone(), blob.clone());
-        let reopen = move |start| inner.stream_from(&wanted, start);
-        // Whoever reads compares the digest, and so the length.
-        Ok(Box::new(Received::open(
-            Box::new(reopen),
-            &path,
-            Some(blob.size),
-            Limit::Forget(blob.size),
-        )?))
+        let layer = Layer {
+            repository: self.inner.clone(),
+            blob: blob.clone(),
+        };
+        // Whoever reads compares the digest.
+        let limit = Limit::Forget(blob.size);
+        Ok(Box::new(Received::open(layer, &path, blob.size, limit)?))
+    }
+}
+
+/// A blob, to be received.
+struct Layer {
+    repository: Arc<dyn Repository>,
+    blob: Descriptor,
+}
+
+impl Supply for Layer {
+    fn stream(&self, start: u64) -> io::Result<Box<dyn Read + Send>> {
+        self.repository.stream_from(&self.blob, start)
     }
 }

@@ -7,5 +7,5 @@ mod received;
 mod work_dir;
 
 pub use layers::KeptLayers;
-pub use received::{Limit, Received, Reopen};
+pub use received::{Feed, Limit, Received, Supply};
 pub use work_dir::{ABANDONED, Purpose, WorkDir};

@@ -27,7 +27,7 @@ use crate::{
 /// may be lost if the power fails.
 const CHECKPOINT_BYTES: u64 = 128 << 20;
 
-/// Threads if nobody says: each has a window of 4 MiB, and waits for a network most of the time.
+/// Threads if nobody says: each has a window of 1 MiB, and waits for a network most of the time.
 const THREADS: usize = 8;
 
 /// How a populate runs.

@@ -13,7 +13,6 @@
 //! read back and in place is synced with everything else before a populate is done.
 
 use std::{
-    collections::HashMap,
     fmt::Write as _,
     fs::{self, File},
     io::{self, BufRead, BufReader, Write as _},
@@ -48,13 +47,23 @@ impl Header {
     }
 }
 
+/// Windows by offset, 32 bytes each: 64 MiB for a disk of 2 TiB.
+type Windows = Vec<Known>;
+
+/// A window that was noted.
+#[derive(Debug)]
+struct Known {
+    offset: u64,
+    len: u32,
+    hash: [u64; 2],
+}
+
 /// The state file of a running populate. Only one process can have it open.
 #[derive(Debug)]
 pub struct State {
     path: PathBuf,
     file: File,
-    /// Length and hash by offset.
-    windows: HashMap<u64, (u64, u128)>,
+    windows: Windows,
 }
 
 /// A window that was written.
@@ -90,7 +99,7 @@ impl State {
                 file.set_len(0)?;
                 file.write_all(header.line().as_bytes())?;
                 file.sync_all()?;
-                HashMap::new()
+                vec![]
             }
         };
         // A torn last line must not swallow the next one.
@@ -109,8 +118,12 @@ impl State {
 
     /// What is known of a window: what its bytes should hash to.
     pub(super) fn window(&self, offset: u64, len: u64) -> Option<u128> {
-        let (known_len, hash) = self.windows.get(&offset)?;
-        (*known_len == len).then_some(*hash)
+        // Of those at the same place the last one counts.
+        let behind = self.windows.partition_point(|known| known.offset <= offset);
+        let known = self.windows[..behind].last()?;
+        let [high, low] = known.hash;
+        let hash = u128::from(high) << 64 | u128::from(low);
+        (known.offset == offset && u64::from(known.len) == len).then_some(hash)
     }
 
     /// Notes windows that were written to the target.
@@ -130,7 +143,7 @@ impl State {
 }
 
 /// The windows in a file, if its first line is this one.
-fn read(file: &File, first: &str) -> io::Result<Option<HashMap<u64, (u64, u128)>>> {
+fn read(file: &File, first: &str) -> io::Result<Option<Windows>> {
     let mut reader = BufReader::new(file);
     let mut line = vec![];
     let mut next = |line: &mut Vec<u8>| {
@@ -141,16 +154,22 @@ fn read(file: &File, first: &str) -> io::Result<Option<HashMap<u64, (u64, u128)>
     if line != first.as_bytes() {
         return Ok(None);
     }
-    let mut windows = HashMap::new();
+    let mut windows = vec![];
     while next(&mut line)? > 0 {
         if let Some((offset, len, hash)) = parse(&line) {
-            windows.insert(offset, (len, hash));
+            windows.push(Known {
+                offset,
+                len,
+                hash: [(hash >> 64) as u64, hash as u64],
+            });
         }
     }
+    // Stable: of equal ones, the last stays last.
+    windows.sort_by_key(|known| known.offset);
     Ok(Some(windows))
 }
 
-fn parse(line: &[u8]) -> Option<(u64, u64, u128)> {
+fn parse(line: &[u8]) -> Option<(u64, u32, u128)> {
     let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     let mut words = line.split(' ');
     let (offset, len, hash) = (words.next()?, words.next()?, words.next()?);
@@ -194,6 +213,23 @@ mod tests {
         assert!(!open("a").is_resumed(), "and the other's is forgotten");
         open("a").remove().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_last_note_of_a_window_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let notes = [(8, b"one"), (0, b"two"), (8, b"new")];
+        let state = State::open(&path, &header("a")).unwrap();
+        for (offset, bytes) in notes {
+            state.append(&[Written::new(offset, bytes)]).unwrap();
+        }
+        drop(state);
+        let state = State::open(&path, &header("a")).unwrap();
+        assert_eq!(state.window(8, 3), Some(xxh3_128(b"new")));
+        assert_eq!(state.window(0, 3), Some(xxh3_128(b"two")));
+        assert_eq!(state.window(9, 3), None);
+        assert_eq!(size_of::<Known>(), 32);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use crate::format::{DiskImage, Extent, ExtentKind, Extents, FormatError};
 
-/// Length of a window, on a grid of the same: some sixty frames of our layout, so that little is decoded twice at its ends.
-pub const WINDOW_BYTES: u64 = 4 << 20;
+/// Length of a window, on a grid of the same: some fifteen frames of our layout, so that little is decoded twice at its ends, and little
+/// is lost of those that a kill finds half done.
+pub const WINDOW_BYTES: u64 = 1 << 20;
 
 /// Something to do for one thread.
 #[derive(PartialEq, Eq, Debug)]

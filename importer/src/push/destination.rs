@@ -250,7 +250,6 @@ impl Destination {
             while upload.offset() < facts.len {
                 let end = facts.len.min(upload.offset() + REQUEST_BYTES as u64);
                 sent += upload.push(&source(end), end).await?;
-                session.note(&upload);
             }
             upload.finish(&facts.digest).await?;
             session.forget();

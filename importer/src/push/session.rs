@@ -64,14 +64,16 @@ impl<'a> Session<'a> {
             return Ok(None);
         };
         let location = location.trim();
-        repository.resume_upload(location, Algorithm::Sha256).await
+        let upload = repository
+            .resume_upload(location, Algorithm::Sha256)
+            .await?;
+        Ok(upload.map(|upload| self.follow(upload)))
     }
 
     async fn begin(self, repository: &Repository) -> Result<Upload, Error> {
         let upload = repository.upload(Algorithm::Sha256).await?;
         self.forget();
-        self.note(&upload);
-        Ok(upload)
+        Ok(self.follow(upload))
     }
 
     /// Another upload instead of this one, which is of something else.
@@ -84,9 +86,11 @@ impl<'a> Session<'a> {
         self.begin(repository).await
     }
 
-    /// Remembers the upload, as it is to be found from now on.
-    pub(super) fn note(self, upload: &Upload) {
-        self.write(LOCATION, upload.location());
+    /// Remembers where the upload is, from now on.
+    fn follow(self, mut upload: Upload) -> Upload {
+        let dir = self.dir.to_owned();
+        upload.follow(move |location| Session::in_dir(&dir).write(LOCATION, location));
+        upload
     }
 
     /// The layer that was last about to be whole.

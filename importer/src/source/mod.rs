@@ -27,7 +27,9 @@ use std::{io, sync::Arc};
 
 pub use file::FileSource;
 pub use location::Location;
-pub use remote::{CONNECTIONS, CONNECTIONS_MAX, Ranged, Remote, RemoteOptions, RemoteStream};
+pub use remote::{
+    CONNECTIONS, CONNECTIONS_MAX, Ranged, Remote, RemoteOptions, RemoteParts, RemoteStream,
+};
 pub use slice::{Reader, Slice};
 
 /// A source whose length is known and whose bytes do not change while it is read.

@@ -1,7 +1,7 @@
 //! Imports that are killed.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _, Write},
     sync::{Arc, OnceLock},
 };
@@ -122,7 +122,6 @@ fn a_file() {
     let path = world.path("disk.img");
     io::copy(&mut Reader::new(made), &mut File::create(&path).unwrap()).unwrap();
     check("file", world, text(&path), 0, |_| 0, &[]);
-    fs::remove_file(path).unwrap();
 }
 
 /// A container disk, of the registry that it goes to: both directions break at once.

@@ -22,7 +22,7 @@ const LARGE: u64 = 1 << 30;
 
 /// What a kill may cost, at most: a request or what is read ahead, what lies in sockets, and what is decoded and compressed. It
 /// costs less on average; of a large disk the average counts, of a small one this.
-const KILL_BYTES: u64 = 24 << 20;
+const KILL_BYTES: u64 = 12 << 20;
 
 /// How much is moved and how often it is disturbed.
 #[derive(Clone, Copy, Debug)]

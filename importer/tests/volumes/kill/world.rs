@@ -175,7 +175,7 @@ impl World {
                     return false;
                 }
                 let log = process.log();
-                assert!(log.contains("goes on where it was"), "{log}");
+                assert!(log.contains("run the same command again"), "{log}");
                 *process = Process::start(self.importer(arguments));
             }
             assert!(Instant::now() < deadline, "no end:\n{}", process.log());
