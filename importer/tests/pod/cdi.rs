@@ -366,6 +366,34 @@ fn a_server_in_the_same_pod() {
     same_disk("raw", &container.path("data/disk.img"), &images.raw());
 }
 
+/// Metrics are where controllers look for them, from the start; and a container that waits can be told to stop.
+#[test]
+fn the_port_of_the_metrics() {
+    /// 8443, and that it listens, as `/proc/net/tcp6` has it.
+    const LISTENS: (&str, &str) = (":20FB ", " 0A ");
+    let container = Container::new().without_network();
+    let variables = [
+        ("IMPORTER_ENDPOINT", "http://127.0.0.1/disk.img"),
+        ("IMPORTER_READY_FILE", "/work/ready"),
+    ];
+    let child = container.start(&variables, &[]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let listens = || {
+        ["tcp", "tcp6"].into_iter().any(|table| {
+            let path = format!("/proc/{}/net/{table}", child.id());
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let mut lines = text.lines();
+            lines.any(|line| line.contains(LISTENS.0) && line.contains(LISTENS.1))
+        })
+    };
+    while !listens() {
+        assert!(Instant::now() < deadline, "nobody listens");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    crate::images::signal(&child, "TERM");
+    container.end(child).failed("stopped");
+}
+
 /// What CDI looks for in a message is there.
 #[test]
 fn failures() {

@@ -39,6 +39,7 @@ pub(crate) struct Container {
     root: tempfile::TempDir,
     device: Option<PathBuf>,
     room: Option<&'static str>,
+    network: bool,
     secrets: Vec<String>,
 }
 
@@ -76,6 +77,7 @@ impl Container {
                 .unwrap(),
             device: None,
             room: None,
+            network: true,
             secrets: vec![],
         };
         let root = container.root.path();
@@ -119,6 +121,14 @@ impl Container {
         self
     }
 
+    /// With a network of its own, which leads nowhere, and ports that nobody else uses.
+    pub(crate) fn without_network(self) -> Self {
+        Self {
+            network: false,
+            ..self
+        }
+    }
+
     /// A text that is to be seen nowhere.
     pub(crate) fn secret(mut self, text: &str) -> Self {
         self.secrets.push(text.to_owned());
@@ -150,16 +160,12 @@ impl Container {
         let user = if self.device.is_some() { 0 } else { USER };
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("unshare");
+        if !self.network {
+            command.arg("--net");
+        }
         command
-            .args([
-                "--mount",
-                "--propagation",
-                "private",
-                "sh",
-                "-c",
-                ENTER,
-                "sh",
-            ])
+            .args(["--mount", "--propagation", "private"])
+            .args(["sh", "-c", ENTER, "sh"])
             .args(arguments)
             .env_clear()
             .env("PATH", format!("{path}:/usr/sbin:/sbin"))
@@ -168,8 +174,11 @@ impl Container {
             .env("DVCR_TEST_DEVICE", self.device.clone().unwrap_or_default())
             .env("DVCR_TEST_ROOM", self.room.unwrap_or_default())
             .env("DVCR_TEST_USER", format!("{user}:{user}"))
-            .env("DVCR_METRICS_ADDRESS", "127.0.0.1:0")
             .env("DVCR_WORK_DIR", "/work")
+            .envs(
+                self.network
+                    .then_some(("DVCR_METRICS_ADDRESS", "127.0.0.1:0")),
+            )
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

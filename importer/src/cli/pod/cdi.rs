@@ -214,6 +214,13 @@ impl Settings {
         mut self,
         process: &Process,
     ) -> anyhow::Result<serde_json::Map<String, serde_json::Value>> {
+        let progress = self.populate.progress();
+        let gauge = move || {
+            let (done, total) = (progress.done(), progress.total());
+            let percent = 100.0 * done as f64 / total.max(1) as f64;
+            (percent.min(100.0), progress.written())
+        };
+        serve_metrics(process, &self.environment, &self.owner, Arc::new(gauge));
         if let (Some(file), false) = (&self.ready_file, self.kind == "none") {
             let image = wait_for(file, process)?;
             if let (Location::Http(url), false) = (&mut self.populate.source, image.is_empty()) {
@@ -226,13 +233,6 @@ impl Settings {
                 }
             }
         }
-        let progress = self.populate.progress();
-        let gauge = move || {
-            let (done, total) = (progress.done(), progress.total());
-            let percent = 100.0 * done as f64 / total.max(1) as f64;
-            (percent.min(100.0), progress.written())
-        };
-        serve_metrics(process, &self.environment, &self.owner, Arc::new(gauge));
         let image = self.populate.run(process)?;
         let disk = Path::new(VOLUME).join(DISK_FILE);
         if self.populate.target == disk {

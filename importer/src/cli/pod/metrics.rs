@@ -73,12 +73,16 @@ pub(super) fn render(owner: &str, percent: f64, speeds: Speeds) -> String {
     text
 }
 
-/// Answers until the runtime ends. An error means that nobody can ask.
-pub(super) async fn serve(address: SocketAddr, owner: String, gauge: Gauge) -> anyhow::Result<()> {
+/// Answers at the first of these addresses that can be had, until the runtime ends. An error means that nobody can ask.
+pub(super) async fn serve(
+    addresses: &[SocketAddr],
+    owner: String,
+    gauge: Gauge,
+) -> anyhow::Result<()> {
     let acceptor = acceptor()?;
-    let listener = TcpListener::bind(address)
+    let listener = TcpListener::bind(addresses)
         .await
-        .with_context(|| format!("listen on {address}"))?;
+        .with_context(|| format!("listen on {addresses:?}"))?;
     eprintln!("dvcr-importer: metrics on {}", listener.local_addr()?);
     let speeds = Arc::new(std::sync::Mutex::new(Speeds::default()));
     let permits = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));

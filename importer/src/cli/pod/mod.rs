@@ -8,7 +8,13 @@ mod endpoint;
 mod environment;
 mod metrics;
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    fs,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use self::environment::Environment;
 use super::process::Process;
@@ -22,8 +28,8 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 /// Longest text of an error in a message: 3,600 bytes if all of them are escaped.
 const TEXT_CHARS_MAX: usize = 600;
 
-/// Where controllers ask for metrics.
-const METRICS_ADDRESS: &str = "[::]:8443";
+/// Port where controllers ask for metrics.
+const METRICS_PORT: u16 = 8443;
 
 /// What a pod is there for.
 pub(crate) enum Contract {
@@ -83,12 +89,18 @@ type Gauge = Arc<dyn Fn() -> (f64, u64) + Send + Sync>;
 
 /// Lets controllers ask. That they cannot is no reason to fail.
 fn serve_metrics(process: &Process, environment: &Environment, owner: &str, gauge: Gauge) {
-    let address = environment.get("DVCR_METRICS_ADDRESS");
-    let address = address.unwrap_or(METRICS_ADDRESS).parse::<SocketAddr>();
+    let addresses = match environment.get("DVCR_METRICS_ADDRESS") {
+        Some(address) => address.parse().map(|address| vec![address]),
+        // The second where there is no IPv6.
+        None => Ok(vec![
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, METRICS_PORT)),
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, METRICS_PORT)),
+        ]),
+    };
     let owner = owner.to_owned();
     process.runtime().spawn(async move {
-        let served = match address {
-            Ok(address) => metrics::serve(address, owner, gauge).await,
+        let served = match addresses {
+            Ok(addresses) => metrics::serve(&addresses, owner, gauge).await,
             Err(error) => Err(error.into()),
         };
         if let Err(error) = served {
