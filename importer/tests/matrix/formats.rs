@@ -19,6 +19,9 @@ const DISK_BYTES: u64 = (9 << 20) + 300 * 1024 + 1000;
 /// Where the volume descriptors of ISO 9660 begin.
 const ISO_DESCRIPTOR: u64 = 0x8000;
 
+/// Its blocks.
+const ISO_BLOCK_BYTES: u64 = 2048;
+
 /// A format with the options that change how it is read.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Format {
@@ -173,14 +176,19 @@ fn ova(dir: &Path, vmdk: &Path) -> PathBuf {
 /// the same block again and again.
 fn write_disk(path: &Path, disc: bool) {
     const MIB: u64 = 1 << 20;
+    // Discs have whole blocks, and stay as they are: with a sector filled up it would be another one.
+    let len = match disc {
+        true => DISK_BYTES / ISO_BLOCK_BYTES * ISO_BLOCK_BYTES,
+        false => DISK_BYTES,
+    };
     let file = File::create(path).unwrap();
-    file.set_len(DISK_BYTES).unwrap();
+    file.set_len(len).unwrap();
     let mut random = Random::new(DISK_BYTES);
     let mut data = |at: u64, len: usize| file.write_all_at(&random.bytes(len), at).unwrap();
     data(0, 64 << 10);
     data(5 * MIB + 12_800, 512);
     data(6 * MIB + 777, 700_001);
-    data(DISK_BYTES - 70_000, 70_000);
+    data(len - 70_000, 70_000);
     let line = |i: u32| format!("line {i} of a file that compresses well\n").into_bytes();
     let lines: Vec<u8> = (0..).flat_map(line).take(512 << 10).collect();
     file.write_all_at(&lines, MIB).unwrap();

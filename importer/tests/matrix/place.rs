@@ -1,11 +1,10 @@
 //! What all cells share: the images, the servers, each made when it is first needed, and the program.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        Mutex, OnceLock,
+        OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -40,7 +39,7 @@ pub(crate) struct Place {
     token: OnceLock<Peer>,
     dvcr: OnceLock<Dvcr>,
     /// The layer that each disk became, by its hash; equal disks become equal layers.
-    pub(crate) layers: Mutex<HashMap<[u8; 32], String>>,
+    pub(crate) layers: Once<[u8; 32], String>,
     /// Manifests that were read back.
     pub(crate) checked: Once<String, ()>,
     paths: AtomicU64,
@@ -64,7 +63,7 @@ impl Place {
             basic: OnceLock::new(),
             token: OnceLock::new(),
             dvcr: OnceLock::new(),
-            layers: Mutex::default(),
+            layers: Once::default(),
             checked: Once::default(),
             paths: AtomicU64::new(0),
             dir,

@@ -103,9 +103,8 @@ fn import(place: &Place, cell: Cell, served: &Served, image: &Image, directory: 
     // What is copied stays as it is.
     if cell.source != Source::Dvcr {
         let layer = made["layer"].as_str().unwrap().to_owned();
-        let mut layers = place.layers.lock().unwrap();
-        let first = layers.entry(image.sha256).or_insert(layer);
-        assert_eq!(made["layer"], *first, "equal disks, other layers");
+        let first = place.layers.get(image.sha256, || layer.clone());
+        assert_eq!(layer, first, "equal disks, other layers");
     }
     // The same manifest is the same image.
     place.checked.get(made["manifest"].to_string(), || {
