@@ -32,14 +32,16 @@ kills size='2G':
 # Fuzz corpora with their mutations, as plain tests
 corpora:
     cargo test --locked -p dvcr-core -p dvcr --test fuzz_corpus
+    cargo test --locked -p dvcr-importer --test hostile corpora
 
-# Fuzz a target (route, range, manifest, cutter, frames, pack, recipe). Needs cargo-fuzz and a nightly toolchain
+# Fuzz a target: one of the directories in fuzz/corpus. Needs cargo-fuzz and a nightly toolchain
 fuzz target seconds='120':
     cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}
 
 # Write the seeds of fuzz corpora anew, after a change of format
 seeds:
     cargo test --locked -p dvcr-core -p dvcr --test fuzz_corpus write -- --ignored
+    cargo test --locked -p dvcr-importer --test hostile write -- --ignored
 
 # Write the fixture of the current data format anew. Never after a release with that format
 fixture:

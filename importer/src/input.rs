@@ -16,7 +16,7 @@ use dvcr_core::{chunk::is_zero, disk::CLUSTER_BYTES};
 use crate::{
     format::{DETECT_HEAD_BYTES, DiskImage, FormatError},
     source::{FileSource, ReadAt, Reader},
-    wrapping::{Unwrapped, WRAPPINGS_MAX, Wrapping, WrappingError, tar},
+    wrapping::{Unwrapped, WRAPPINGS_MAX, Wrapping, WrappingError, no_archive, tar, too_deep},
 };
 
 /// Bytes that are read at a time.
@@ -25,7 +25,7 @@ const READ_BYTES: usize = 1 << 20;
 /// Where and how much may be written on the way.
 #[derive(Copy, Clone, Debug)]
 pub struct Spool<'a> {
-    /// Directory of the temporary file, which has no name there.
+    /// Directory of the temporary file, which has no name there. Made if it is not there.
     pub dir: &'a Path,
     /// Most bytes of data in it; zeros take none.
     pub bytes_max: u64,
@@ -70,34 +70,56 @@ pub enum InputError {
 }
 
 impl Input {
-    /// Opens the disk in a source that can be read at random.
-    pub fn open(source: Arc<dyn ReadAt>, spool: Spool<'_>) -> Result<Self, InputError> {
-        match Self::at_random(source)? {
+    /// Opens the disk in a source that can be read at random. `file` is its name in the archive that it is in, if that has
+    /// several.
+    pub fn open(
+        source: Arc<dyn ReadAt>,
+        file: Option<&str>,
+        spool: Spool<'_>,
+    ) -> Result<Self, InputError> {
+        match Self::at_random(source, file)? {
             Located::Disk(input) => Ok(*input),
             Located::Packed(source, mut wrappings) => {
-                let mut input = Self::open_stream(Reader::new(source), spool)?;
-                wrappings.append(&mut input.wrappings);
+                // What was taken off is the archive that the name was for.
+                let file = file.filter(|_| wrappings.is_empty());
+                let bytes_max = spool.unwrapped_bytes_max;
+                let stream = Unwrapped::choose(Reader::new(source), bytes_max, file)?;
+                wrappings.extend(stream.wrappings());
+                if let Some(wrapping) = wrappings.get(WRAPPINGS_MAX) {
+                    return Err(too_deep(*wrapping).into());
+                }
+                let input = Self::spool(stream, spool)?;
                 Ok(Self { wrappings, ..input })
             }
         }
     }
 
     /// Opens the disk in a source that can be read at random, if it lies there as it is.
-    pub fn at_random(mut source: Arc<dyn ReadAt>) -> Result<Located, InputError> {
+    pub fn at_random(
+        mut source: Arc<dyn ReadAt>,
+        file: Option<&str>,
+    ) -> Result<Located, InputError> {
         let mut wrappings = vec![];
         loop {
             let mut head = vec![0; source.len().min(DETECT_HEAD_BYTES as u64) as usize];
             source.read_at(0, &mut head).map_err(FormatError::from)?;
             match Wrapping::detect(&head) {
                 None => {
+                    if let Some(file) = file.filter(|_| wrappings.is_empty()) {
+                        return Err(no_archive(file).into());
+                    }
                     return Ok(Located::Disk(Box::new(Self {
                         wrappings,
                         spooled: None,
                         image: DiskImage::open(source)?,
                     })));
                 }
-                Some(Wrapping::Tar) if wrappings.len() < WRAPPINGS_MAX => {
-                    let Some(disk) = tar::member(&source)? else {
+                Some(wrapping) if wrappings.len() == WRAPPINGS_MAX => {
+                    return Err(too_deep(wrapping).into());
+                }
+                Some(Wrapping::Tar) => {
+                    let wanted = file.filter(|_| wrappings.is_empty());
+                    let Some(disk) = tar::member(&source, wanted)? else {
                         return Ok(Located::Packed(source, wrappings));
                     };
                     wrappings.push(Wrapping::Tar);
@@ -111,14 +133,18 @@ impl Input {
     /// Opens the disk in a stream, by way of the temporary file.
     pub fn open_stream(
         stream: impl Read + Send + 'static,
+        file: Option<&str>,
         spool: Spool<'_>,
     ) -> Result<Self, InputError> {
-        Self::spool(Unwrapped::new(stream, spool.unwrapped_bytes_max)?, spool)
+        let stream = Unwrapped::choose(stream, spool.unwrapped_bytes_max, file)?;
+        Self::spool(stream, spool)
     }
 
     /// Opens the disk in a stream that was unwrapped, by way of the temporary file.
     pub fn spool(mut stream: Unwrapped, spool: Spool<'_>) -> Result<Self, InputError> {
-        let file = tempfile::tempfile_in(spool.dir).map_err(InputError::Spool)?;
+        let made = std::fs::create_dir_all(spool.dir);
+        let file = made.and_then(|()| tempfile::tempfile_in(spool.dir));
+        let file = file.map_err(InputError::Spool)?;
         let spooled = fill(&file, &mut stream, spool.bytes_max)?;
         let source = FileSource::new(file).map_err(InputError::Spool)?;
         Ok(Self {

@@ -9,8 +9,10 @@ use std::{fs, io::Cursor, os::unix::fs::PermissionsExt, path::Path, sync::atomic
 use dvcr_importer::populate::{ExtractError, Extracted, extract};
 use support::{
     Bench, Pattern,
-    repository::{Member, gzip, tar, zstd},
-    run, text,
+    repository::{gzip, zstd},
+    run,
+    tar::{Member, tar},
+    text,
     volume::allocated,
 };
 

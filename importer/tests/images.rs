@@ -24,7 +24,8 @@ use dvcr_importer::{
 use serde_json::{Value, json};
 use support::{
     Bench, Pattern, Random, open,
-    repository::{IMAGE_CONFIG, Member, Repository, TAR, gzip, spool, tar, zstd},
+    repository::{IMAGE_CONFIG, Repository, TAR, gzip, spool, zstd},
+    tar::{Member, tar},
     volume::same_disk,
 };
 

@@ -31,7 +31,7 @@ fn spool(dir: &Path, bytes_max: u64) -> Spool<'_> {
 
 fn open(bench: &Bench, path: &Path, bytes_max: u64) -> Result<Input, InputError> {
     let source = FileSource::new(File::open(path).unwrap()).unwrap();
-    Input::open(Arc::new(source), spool(bench.dir.path(), bytes_max))
+    Input::open(Arc::new(source), None, spool(bench.dir.path(), bytes_max))
 }
 
 /// The file after a shell command that gets it as `$1` and writes `$2`.
@@ -101,7 +101,7 @@ fn a_stream() {
         (shell(&bench, &vmdk, "gz", "gzip -1 <$1 >$2"), &[Gzip]),
     ] {
         let file = File::open(path).unwrap();
-        let input = Input::open_stream(file, spool(bench.dir.path(), 64 * MIB)).unwrap();
+        let input = Input::open_stream(file, None, spool(bench.dir.path(), 64 * MIB)).unwrap();
         assert_eq!(input.wrappings, wrappings);
         assert_eq!(input.image.format(), Format::Vmdk);
         assert_same(&input.image, &bench.raw);
@@ -158,7 +158,7 @@ fn errors_keep_their_kind() {
             Err(std::io::ErrorKind::ConnectionReset.into())
         }
     }
-    let error = Input::open_stream(Reset, spool(bench.dir.path(), MIB)).unwrap_err();
+    let error = Input::open_stream(Reset, None, spool(bench.dir.path(), MIB)).unwrap_err();
     let InputError::Wrapping(dvcr_importer::wrapping::WrappingError::Source(error)) = error else {
         panic!("{error:?}");
     };

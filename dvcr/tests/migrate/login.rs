@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::{
     compare::{Reader, assert_same},
     fill::fill,
+    front::Front,
     migration::{migrate_to, run_to},
     site::Site,
     support::{
@@ -33,10 +34,10 @@ fn auth_file(site: &Site, name: &str, login: &str, hosts: &[&str]) -> String {
 
 /// Fills a registry that lets everybody in, brings that into one that does not, and from there into a server with TLS. The one in
 /// the middle is a target first, then a source.
-fn through(version: Version, auth: &str) {
-    let (site, open, tls) = (Site::new(), Distribution::start(version, ""), Tls::new());
+fn through(version: Version, auth: &str, tls: &Tls) {
+    let (site, open) = (Site::new(), Distribution::start(version, ""));
     fill(&site, open.address());
-    let closed = Distribution::start_tls(version, auth, &tls);
+    let closed = Distribution::start_tls(version, auth, tls);
     let ca = tls.ca();
     let good = auth_file(&site, "auth.json", "me:secret", &[closed.address()]);
     let access = ["--ca-file", &ca, "--auth-file", &good];
@@ -96,12 +97,14 @@ fn htpasswd(directory: &Path) -> String {
 #[test]
 fn docker_registry_2_with_a_login_and_tls_comes_over() {
     let directory = tempfile::tempdir().unwrap();
-    through(Version::V2, &htpasswd(directory.path()));
+    through(Version::V2, &htpasswd(directory.path()), &Tls::new());
 }
 
 #[test]
 fn distribution_3_with_a_token_service_and_tls_comes_over() {
-    let service = TokenService::start();
-    through(Version::V3, &service.configuration());
+    let (service, tls) = (TokenService::start(), Tls::new());
+    // A password is not sent to a token service without TLS.
+    let front = Front::of(&service.url(), &tls);
+    through(Version::V3, &service.configuration_at(front.url()), &tls);
     assert!(!service.asked().is_empty());
 }

@@ -19,6 +19,7 @@ mod tokens;
 mod compare;
 mod damaged;
 mod fill;
+mod front;
 mod interrupted;
 mod login;
 mod migration;

@@ -53,11 +53,19 @@ impl TokenService {
         Self { server, directory }
     }
 
+    pub(crate) fn url(&self) -> String {
+        self.server.url()
+    }
+
     /// For Distribution.
     pub(crate) fn configuration(&self) -> String {
+        self.configuration_at(&self.url())
+    }
+
+    /// For Distribution, whose clients reach the service at `url`.
+    pub(crate) fn configuration_at(&self, url: &str) -> String {
         format!(
-            "auth: {{token: {{realm: \"{}/token\", service: registry, issuer: issuer, rootcertbundle: {}}}}}\n",
-            self.server.url(),
+            "auth: {{token: {{realm: \"{url}/token\", service: registry, issuer: issuer, rootcertbundle: {}}}}}\n",
             self.directory.path().join("issuer.pem").display(),
         )
     }

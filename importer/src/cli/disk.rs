@@ -88,7 +88,7 @@ impl DiskArgs {
         wanted: Wanted<'_>,
         process: &Process,
     ) -> anyhow::Result<Opened> {
-        let dir = self.work.make_dir();
+        let dir = self.work.dir();
         let opening = Opening {
             spool: Spool {
                 dir: &dir,
@@ -96,8 +96,9 @@ impl DiskArgs {
                 unwrapped_bytes_max: self.unpacked_max,
             },
             wanted,
+            file: self.source.file.as_deref(),
         };
-        let origin = self.source.open(location, process.runtime())?;
+        let origin = self.source.open(location, process)?;
         let opened = match origin {
             Origin::File(path) => opening.file(&path),
             Origin::Stream(stream) => opening.stream(stream, None),
@@ -111,14 +112,20 @@ impl DiskArgs {
                 repository,
                 file,
             } => {
-                let image = match repository {
-                    Some(_) => wanted.keep.image(*image),
-                    None => *image,
-                };
-                opening.image(image, name, file.as_deref())
+                let kept = repository.map(|_| wanted.keep.image((*image).clone()));
+                let source = opening.image(kept.as_ref().unwrap_or(&image), file.as_deref());
+                source.map(|opened| Opened {
+                    image: Some((*image, name)),
+                    ..opened
+                })
             }
         };
-        opened.with_context(|| location.to_string())
+        let mut opened = opened.with_context(|| location.to_string())?;
+        // Another file of the same archive is another disk.
+        if let (Some(identity), Some(file)) = (&mut opened.identity, opening.file) {
+            *identity += &format!(" {file}");
+        }
+        Ok(opened)
     }
 
     /// A source as a stream of bytes, unopened: an archive, for example.
@@ -128,7 +135,7 @@ impl DiskArgs {
         checksums: &[Checksum],
         process: &Process,
     ) -> anyhow::Result<Box<dyn Read + Send>> {
-        let stream: Box<dyn Read + Send> = match self.source.open(location, process.runtime())? {
+        let stream: Box<dyn Read + Send> = match self.source.open(location, process)? {
             Origin::Stream(stream) => stream,
             Origin::File(path) => {
                 Box::new(File::open(&path).with_context(|| path.display().to_string())?)
@@ -159,6 +166,8 @@ impl DiskArgs {
 struct Opening<'a> {
     spool: Spool<'a>,
     wanted: Wanted<'a>,
+    /// The disk's name in an archive of several.
+    file: Option<&'a str>,
 }
 
 impl Opening<'_> {
@@ -211,7 +220,7 @@ impl Opening<'_> {
                 return self.unchecked(Reader::new(source), identity);
             }
         }
-        let input = Input::open(source, self.spool)?;
+        let input = Input::open(source, self.file, self.spool)?;
         Ok(Opened {
             identity,
             spooled: input.spooled,
@@ -232,7 +241,8 @@ impl Opening<'_> {
         stream: impl Read + Send + 'static,
         identity: Option<String>,
     ) -> anyhow::Result<Opened> {
-        let mut stream = Unwrapped::new(Ahead::new(stream), self.spool.unwrapped_bytes_max)?;
+        let bytes_max = self.spool.unwrapped_bytes_max;
+        let mut stream = Unwrapped::choose(Ahead::new(stream), bytes_max, self.file)?;
         if self.wanted.streams {
             stream = match DiskStream::unverified(stream)? {
                 Ok(stream) => {
@@ -252,7 +262,7 @@ impl Opening<'_> {
         })
     }
 
-    fn image(&self, image: Image, name: String, file: Option<&str>) -> anyhow::Result<Opened> {
+    fn image(&self, image: &Image, file: Option<&str>) -> anyhow::Result<Opened> {
         if !self.wanted.checksums.is_empty() {
             bail!(
                 "checksums are for files; those of an image are in its manifest: name it by its digest"
@@ -267,7 +277,7 @@ impl Opening<'_> {
         Ok(Opened {
             disk,
             identity: Some(format!("{} {file}", layer.digest)),
-            image: Some((image, name)),
+            image: None,
             spooled,
         })
     }

@@ -82,7 +82,7 @@ impl ImportArgs {
             );
         }
         let repository = self.registry.repository(runtime, &self.destination)?;
-        let from = self.source_args.open(&self.source, runtime)?;
+        let from = self.source_args.open(&self.source, process)?;
         let mut tags: Vec<Tag> = self.destination.tag().cloned().into_iter().collect();
         tags.extend(self.tags.iter().cloned());
         if tags.is_empty() {
@@ -100,6 +100,7 @@ impl ImportArgs {
                 LayerCompression::None => Compression::None,
             },
             verbatim: self.verbatim,
+            file: self.source_args.file.clone(),
             work_dir: self.work.dir(),
             work_bytes_max: self.work.bytes_max(),
             threads: thread::available_parallelism().map_or(2, usize::from),

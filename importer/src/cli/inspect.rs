@@ -77,7 +77,7 @@ impl InspectArgs {
             _ => None,
         };
         for reference in &self.compare {
-            let (image, _) = self.disk.source.image(reference, process.runtime())?;
+            let (image, _) = self.disk.source.image(reference, process)?;
             let name = reference.to_string();
             let other = image.index()?.with_context(|| {
                 format!(

@@ -76,7 +76,7 @@ pub(crate) struct PopulateArgs {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
     /// Write past the page cache, or through it
-    #[arg(long, value_enum, default_value_t = Direct::Auto)]
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Direct::Auto)]
     direct: Direct,
     /// Print the result as JSON
     #[arg(long)]

@@ -111,7 +111,7 @@ pub(crate) fn read_password(
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Whether TLS fails where a connection does not. Without credentials: they are for TLS.
+/// Whether there is a server that answers TLS with something else. Without credentials: they are for TLS.
 fn speaks_http(runtime: &Handle, reference: &Reference, transport: &Transport) -> bool {
     let once = Transport {
         retry: Retry::never(),
@@ -119,7 +119,9 @@ fn speaks_http(runtime: &Handle, reference: &Reference, transport: &Transport) -
     };
     let asked = Client::new(reference.host(), Credentials::Anonymous, &once)
         .map(|client| runtime.block_on(client.ping()));
-    matches!(asked, Ok(Err(dvcr_client::Error::Connection { .. })))
+    use dvcr_client::Error::{Connection, NoTls};
+    // Some close the connection without a word.
+    matches!(asked, Ok(Err(NoTls { .. } | Connection { .. })))
 }
 
 /// Where `podman login` and `docker login` note credentials.

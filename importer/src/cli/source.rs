@@ -19,10 +19,12 @@ use dvcr_importer::{
         object::{Object, ObjectOptions},
     },
 };
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::registry::{RegistryArgs, read, read_password, read_pems};
+use super::{
+    process::Process,
+    registry::{RegistryArgs, read, read_password, read_pems},
+};
 
 /// How to reach the source.
 #[derive(Args, Clone)]
@@ -87,7 +89,7 @@ pub(crate) struct SourceArgs {
     #[arg(long, value_name = "OS/ARCHITECTURE")]
     pub(crate) platform: Option<Platform>,
 
-    /// File in the image, or name of the artifact's layer, if it is not the usual one
+    /// File in the image or archive, or name of the artifact's layer, if it is not the usual one
     #[arg(long, value_name = "NAME")]
     pub(crate) file: Option<String>,
 
@@ -149,7 +151,7 @@ fn connections(text: &str) -> Result<usize, String> {
 
 impl SourceArgs {
     /// What there is at a place. Of servers only registries are asked yet.
-    pub(crate) fn open(&self, location: &Location, runtime: &Handle) -> anyhow::Result<Origin> {
+    pub(crate) fn open(&self, location: &Location, process: &Process) -> anyhow::Result<Origin> {
         Ok(match location {
             Location::Http(url) => {
                 let options = HttpOptions {
@@ -188,7 +190,7 @@ impl SourceArgs {
             ),
             Location::Stdin => Origin::Stream(Box::new(io::stdin())),
             Location::Registry(reference) => {
-                let (image, repository) = self.image(reference, runtime)?;
+                let (image, repository) = self.image(reference, process)?;
                 Origin::Image {
                     image: Box::new(image),
                     name: reference.to_string(),
@@ -221,7 +223,7 @@ impl SourceArgs {
     pub(crate) fn image(
         &self,
         reference: &Reference,
-        runtime: &Handle,
+        process: &Process,
     ) -> anyhow::Result<(Image, Repository)> {
         let args = RegistryArgs {
             user: self.source_user.clone(),
@@ -231,9 +233,14 @@ impl SourceArgs {
             ca: self.source_ca.clone(),
             insecure: self.source_insecure,
         };
+        let runtime = process.runtime();
         let repository = args.repository(runtime, reference)?;
-        let registry = Arc::new(Registry::new(repository.clone(), runtime.clone()));
-        let image = Image::resolve(registry, &reference.manifest(), self.platform.as_ref());
+        let registry = Registry::new(repository.clone(), runtime.clone(), process.stop.clone());
+        let image = Image::resolve(
+            Arc::new(registry),
+            &reference.manifest(),
+            self.platform.as_ref(),
+        );
         Ok((image.with_context(|| reference.to_string())?, repository))
     }
 

@@ -1,6 +1,6 @@
 //! Where commands keep what does not fit into memory.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, path::PathBuf};
 
 use clap::Args;
 use dvcr_importer::import::WORK_BYTES_MAX;
@@ -41,13 +41,6 @@ impl WorkArgs {
     /// Where a later try finds what this one has, if anywhere.
     pub(crate) fn keep_dir(&self) -> Option<PathBuf> {
         (self.work_dir.is_some() || !self.pod).then(|| self.dir())
-    }
-
-    /// The directory, made if that is possible: whoever needs it says if it is not there.
-    pub(crate) fn make_dir(&self) -> PathBuf {
-        let dir = self.dir();
-        let _ = fs::create_dir_all(&dir);
-        dir
     }
 
     /// Most bytes in there.

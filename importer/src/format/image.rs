@@ -62,7 +62,10 @@ impl DiskImage {
 
     /// Opens the image in `source` as one of this format.
     pub fn open_as(format: Format, source: Arc<dyn ReadAt>) -> Result<Self, FormatError> {
-        let pages = Pages::new(format, source);
+        let mut pages = Pages::new(format, source);
+        if format == Format::Vhdx {
+            pages = Pages::new(format, vhdx::replayed(&pages)?);
+        }
         let layout: Box<dyn Layout> = match format {
             Format::Raw | Format::Iso => Box::new(raw::open(&pages)?),
             Format::Qcow2 => Box::new(qcow2::open(&pages)?),

@@ -81,6 +81,34 @@ impl Pages {
         Ok(read(&entries[..count]))
     }
 
+    /// Checks that the source has room for all tables of `table_len` bytes that a directory names: one that names the same
+    /// again and again would make a disk out of nothing. `count` entries of `N` bytes lie inside the source, from `at` on.
+    pub(super) fn check_tables<const N: usize>(
+        &self,
+        at: u64,
+        count: u64,
+        table_len: u64,
+        is_used: impl Fn(&[u8; N]) -> bool,
+    ) -> Result<(), FormatError> {
+        let room = self.source.len() / table_len;
+        let (mut seen, mut used) = (0, 0);
+        while seen < count {
+            let (more, more_used) =
+                self.entries(at + seen * N as u64, count - seen, |entries| {
+                    let used = entries.iter().filter(|entry| is_used(entry));
+                    (entries.len() as u64, used.count() as u64)
+                })?;
+            seen += more;
+            used += more_used;
+            if used > room {
+                return Err(
+                    self.broken("its directory names more tables than the file has room for")
+                );
+            }
+        }
+        Ok(())
+    }
+
     fn page(&self, page: u64) -> Result<Arc<[u8]>, io::Error> {
         self.cache.get_or_insert_with(&page, || {
             let at = page * PAGE_BYTES as u64;

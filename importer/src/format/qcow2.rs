@@ -165,7 +165,10 @@ impl Qcow2 {
             return Err(pages.broken("its L1 table is not aligned"));
         }
         pages.check("the L1 table", self.l1_at, entries * 8)?;
-        Ok(())
+        let used = self.virtual_len.div_ceil(self.l2_span());
+        pages.check_tables(self.l1_at, used, self.cluster_len(), |entry: &[u8; 8]| {
+            u64::from_be_bytes(*entry) & OFFSET_MASK != 0
+        })
     }
 
     /// Reads an offset of a cluster out of an entry.

@@ -90,6 +90,13 @@ pub(super) fn open(pages: &Pages) -> Result<Vmdk, FormatError> {
         image.directory_at,
         image.virtual_len.div_ceil(image.table_span()) * 4,
     )?;
+    pages.check_tables(
+        image.directory_at,
+        image.virtual_len.div_ceil(image.table_span()),
+        // Tables begin with a sector.
+        (image.table_entries * 4).next_multiple_of(SECTOR_BYTES),
+        |entry: &[u8; 4]| *entry != [0; 4],
+    )?;
     Ok(image)
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::wrapping::{
     Unwrapped, Wrapping,
-    tar::{Entries, Entry, EntryKind},
+    tar::{Entries, Entry, EntryKind, normal},
 };
 
 /// Where the disk is, unless somebody says.
@@ -158,20 +158,13 @@ fn is_disk_name(name: &[u8]) -> bool {
     }
 }
 
-/// A path without leading slashes, and without parts that mean nothing.
-fn normal(name: &[u8]) -> Vec<u8> {
-    let parts = name.split(|byte| *byte == b'/');
-    let parts: Vec<_> = parts
-        .filter(|part| !part.is_empty() && *part != b".")
-        .collect();
-    parts.join(&b'/')
-}
-
 /// Names that earlier layers have in vain.
 #[derive(Default)]
 struct Hidden {
     /// Removed or replaced, with everything below.
     names: BTreeSet<Vec<u8>>,
+    /// Replaced by a directory: files of that name are gone, but not what is in such a directory.
+    directories: BTreeSet<Vec<u8>>,
     /// Directories of whose content nothing is left.
     opaque: BTreeSet<Vec<u8>>,
 }
@@ -187,10 +180,12 @@ impl Hidden {
             self.opaque.insert(parent.to_vec());
         } else if let Some(removed) = base.strip_prefix(WHITEOUT) {
             self.names.insert(normal(&[parent, removed].join(&b'/')));
-        } else if *kind != EntryKind::Directory {
+        } else if *kind == EntryKind::Directory {
+            self.directories.insert(name.to_vec());
+        } else {
             self.names.insert(name.to_vec());
         }
-        if self.names.len() + self.opaque.len() > HIDDEN_MAX {
+        if self.names.len() + self.directories.len() + self.opaque.len() > HIDDEN_MAX {
             return Err(ImageError::refused(
                 "the image removes too many files in /disk",
             ));
@@ -200,6 +195,7 @@ impl Hidden {
 
     fn merge(&mut self, mut earlier: Self) {
         self.names.append(&mut earlier.names);
+        self.directories.append(&mut earlier.directories);
         self.opaque.append(&mut earlier.opaque);
     }
 
@@ -208,6 +204,7 @@ impl Hidden {
         let mut parents = slashes.map(|(slash, _)| &name[..slash]);
         self.opaque.contains(&b""[..])
             || self.names.contains(name)
+            || self.directories.contains(name)
             || parents.any(|parent| self.names.contains(parent) || self.opaque.contains(parent))
     }
 }

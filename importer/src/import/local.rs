@@ -57,7 +57,7 @@ impl Import<'_> {
             stop: self.stop().clone(),
             progress: self.progress.clone(),
         });
-        let input = Input::open(source.clone(), self.spool(dir))?;
+        let input = Input::open(source.clone(), self.member(), self.spool(dir))?;
         let facts = facts(&input.image, len);
         let verbatim = self.options.verbatim.then_some(source);
         self.send_twice_read(&input.image, verbatim, facts, dir)

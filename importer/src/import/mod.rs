@@ -80,6 +80,8 @@ pub struct Options {
     pub compression: Compression,
     /// Keep the source as it is, whatever it is.
     pub verbatim: bool,
+    /// Name of the disk in an archive of several. Images have that of [`Origin::Image`].
+    pub file: Option<String>,
     /// Parent of the directories where imports keep what later tries go on with.
     pub work_dir: PathBuf,
     /// Most bytes in such a directory, and of temporary files.
@@ -129,6 +131,10 @@ impl Import<'_> {
                 let place = format!("stream of process {}", std::process::id());
                 (place, Purpose::Once)
             }
+        };
+        let place = match self.member() {
+            Some(file) => format!("{place}, {file}"),
+            None => place,
         };
         let destination = &self.destination.repository;
         let name = format!(
@@ -193,6 +199,10 @@ impl Import<'_> {
 
     fn stop(&self) -> &CancellationToken {
         &self.options.remote.stop
+    }
+
+    fn member(&self) -> Option<&str> {
+        self.options.file.as_deref()
     }
 
     fn spool<'b>(&self, dir: &'b Path) -> Spool<'b> {

@@ -35,7 +35,8 @@ impl Import<'_> {
         if self.options.verbatim {
             return self.received(stream, &watch, dir, kept);
         }
-        let mut stream = Unwrapped::new(stream, self.spool(dir).unwrapped_bytes_max)?;
+        let bytes_max = self.spool(dir).unwrapped_bytes_max;
+        let mut stream = Unwrapped::choose(stream, bytes_max, self.member())?;
         let format = detect(stream.head(), None)?;
         let (sequential, wrapped) = (format.is_sequential(), !stream.wrappings().is_empty());
         match (

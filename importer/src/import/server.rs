@@ -40,7 +40,7 @@ impl Import<'_> {
         let way = Way::of(nature, self.wish());
         if let (Way::AtRandom, Some(ranged)) = (way, ranged) {
             let len = ranged.len();
-            if let Located::Disk(input) = Input::at_random(Arc::new(ranged))? {
+            if let Located::Disk(input) = Input::at_random(Arc::new(ranged), self.member())? {
                 return self.at_random(&input.image, len, dir.path());
             }
         }

@@ -34,7 +34,8 @@ fn read_chain(
     partitions: &mut Vec<Partition>,
 ) -> Result<(), FormatError> {
     let (mut at, mut number) = (start, 5);
-    while partitions.len() < PARTITIONS_MAX {
+    // Links that name no partition count, too.
+    for _ in partitions.len()..PARTITIONS_MAX {
         let sector = read(image, at * SECTOR, SECTOR as usize)?;
         if sector[510..] != [0x55, 0xAA] {
             break;

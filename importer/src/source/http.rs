@@ -18,7 +18,10 @@ use reqwest::{
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 
-use super::fetch::{Body, Fetch, FetchError, Opened, Version};
+use super::{
+    content_range::ContentRange,
+    fetch::{Body, Fetch, FetchError, Opened, Version},
+};
 
 /// Most redirects from the address to the file: what browsers allow.
 const REDIRECTS_MAX: usize = 20;
@@ -444,57 +447,9 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// `Content-Range: bytes 0-99/1000`.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-struct ContentRange {
-    first: u64,
-    last: u64,
-    len: Option<u64>,
-}
-
-impl ContentRange {
-    fn parse(text: &str) -> Option<Self> {
-        let rest = text.trim().strip_prefix("bytes")?.trim_start();
-        let (range, len) = rest.split_once('/')?;
-        let (first, last) = range.split_once('-')?;
-        let number = |text: &str| {
-            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse().ok().filter(|_| digits)
-        };
-        let (first, last) = (number(first)?, number(last)?);
-        let len = match len {
-            "*" => None,
-            len => Some(number(len)?),
-        };
-        (first <= last && last < u64::MAX && len.is_none_or(|len| last < len)).then_some(Self {
-            first,
-            last,
-            len,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn content_ranges() {
-        let range = |first, last, len| Some(ContentRange { first, last, len });
-        for (text, expected) in [
-            ("bytes 0-99/1000", range(0, 99, Some(1000))),
-            ("bytes 5-5/*", range(5, 5, None)),
-            ("bytes 5-4/10", None),
-            ("bytes 0-10/10", None),
-            ("bytes */10", None),
-            ("bytes +0-9/10", None),
-            ("items 0-9/10", None),
-            ("bytes 0-18446744073709551615/*", None),
-            ("", None),
-        ] {
-            assert_eq!(ContentRange::parse(text), expected, "{text}");
-        }
-    }
 
     #[test]
     fn addresses_hide_secrets() {

@@ -19,3 +19,4 @@ pub use decoder::{XZ_MEMORY_BYTES_MAX, ZSTD_WINDOW_LOG_MAX};
 pub use detect::Wrapping;
 pub use error::WrappingError;
 pub use unwrapped::{Unwrapped, WRAPPINGS_MAX};
+pub(crate) use unwrapped::{no_archive, too_deep};

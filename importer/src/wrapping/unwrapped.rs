@@ -25,7 +25,20 @@ pub struct Unwrapped {
 impl Unwrapped {
     /// Reads as much of `source` as tells what it is. More than `bytes_max` bytes out of any layer are an error.
     pub fn new(source: impl Read + Send + 'static, bytes_max: u64) -> Result<Self, WrappingError> {
-        Self::peel(source, bytes_max, true)
+        Self::choose(source, bytes_max, None)
+    }
+
+    /// The same; of the outermost archive the file of this name is taken.
+    pub fn choose(
+        source: impl Read + Send + 'static,
+        bytes_max: u64,
+        file: Option<&str>,
+    ) -> Result<Self, WrappingError> {
+        let stream = Self::peel(source, bytes_max, Archives::Opened { file })?;
+        match file {
+            Some(file) if !stream.wrappings.contains(&Wrapping::Tar) => Err(no_archive(file)),
+            _ => Ok(stream),
+        }
     }
 
     /// Takes off compression only: what is in an archive is left in it.
@@ -33,13 +46,13 @@ impl Unwrapped {
         source: impl Read + Send + 'static,
         bytes_max: u64,
     ) -> Result<Self, WrappingError> {
-        Self::peel(source, bytes_max, false)
+        Self::peel(source, bytes_max, Archives::Left)
     }
 
     fn peel(
         source: impl Read + Send + 'static,
         bytes_max: u64,
-        archives: bool,
+        mut archives: Archives<'_>,
     ) -> Result<Self, WrappingError> {
         let count = Counter::default();
         let source = Source {
@@ -49,20 +62,21 @@ impl Unwrapped {
         let mut wrappings = vec![];
         let mut stream = peek(Wrapping::Tar, Box::new(source))?;
         while let Some(wrapping) = Wrapping::detect(stream.head()) {
-            if wrapping == Wrapping::Tar && !archives {
+            if (wrapping, archives) == (Wrapping::Tar, Archives::Left) {
                 break;
             }
             if wrappings.len() == WRAPPINGS_MAX {
-                return Err(WrappingError::broken(
-                    wrapping,
-                    format!("it is wrapped more than {WRAPPINGS_MAX} times"),
-                ));
+                return Err(too_deep(wrapping));
             }
             wrappings.push(wrapping);
             let source = Box::new(stream);
             let inner = match decoder(wrapping, source) {
                 Ok(Ok(decoder)) => decoder,
-                Ok(Err(source)) => Box::new(tar::Disk::find(source)?),
+                Ok(Err(source)) => {
+                    let opened = Archives::Opened { file: None };
+                    let file = std::mem::replace(&mut archives, opened).file();
+                    Box::new(tar::Disk::find(source, file)?)
+                }
                 Err(error) => return Err(WrappingError::from_io(wrapping, error)),
             };
             let bounded = Bounded {
@@ -86,6 +100,37 @@ impl Unwrapped {
     pub fn head(&self) -> &[u8] {
         self.stream.head()
     }
+}
+
+/// What becomes of archives.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Archives<'a> {
+    /// They are what is wanted.
+    Left,
+    /// The disk in them is; of the first one, the file of this name.
+    Opened { file: Option<&'a str> },
+}
+
+impl<'a> Archives<'a> {
+    fn file(self) -> Option<&'a str> {
+        match self {
+            Self::Left => None,
+            Self::Opened { file } => file,
+        }
+    }
+}
+
+/// It is wrapped once more than [`WRAPPINGS_MAX`] times.
+pub(crate) fn too_deep(wrapping: Wrapping) -> WrappingError {
+    let reason = format!("it is wrapped more than {WRAPPINGS_MAX} times; unpack it first");
+    WrappingError::broken(wrapping, reason)
+}
+
+/// Somebody named a file of an archive that is none.
+pub(crate) fn no_archive(file: &str) -> WrappingError {
+    WrappingError::refused(format!(
+        "a file {file} is wanted, but the source is no archive; leave out --file"
+    ))
 }
 
 fn peek(

@@ -5,13 +5,14 @@ use std::{fs, path::PathBuf};
 use serde_json::json;
 
 use crate::{
+    blackbox::layer::tar,
     cells::Cell,
     place::Place,
     registries::{Login, push},
     site::{Manners, Ranges, Site},
     stores::{AZURE_ACCOUNT, AZURE_KEY, Kind},
     support::{
-        repository::{Member, gzip, tar, zstd},
+        repository::{gzip, zstd},
         text,
         volume::LoopDevice,
     },
@@ -230,31 +231,19 @@ fn image(place: &Place, cell: Cell, login: Login) -> Served {
     let peer = place.peer(login);
     let source = place.put(cell, || {
         let bytes = fs::read(place.file(cell.format, cell.wrapping)).unwrap();
-        let disk = || Member::File("disk/disk.img", &bytes);
+        let disk = ("disk/disk.img", &*bytes);
         const DOCKER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
         const OCI: &str = "application/vnd.oci.image.layer.v1.tar";
+        const OCI_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
         let layers = match cell.source {
-            ContainerGzip => vec![(DOCKER, gzip(&tar(&[Member::Directory("disk/"), disk()])))],
-            ContainerZstd => vec![(
-                "application/vnd.oci.image.layer.v1.tar+zstd",
-                zstd(&tar(&[disk()])),
-            )],
-            ContainerPlain => vec![(OCI, tar(&[disk()]))],
+            ContainerGzip => vec![(DOCKER, gzip(&tar(&[disk])))],
+            ContainerZstd => vec![(OCI_ZSTD, zstd(&tar(&[disk])))],
+            ContainerPlain => vec![(OCI, tar(&[disk]))],
             ContainerLayers => {
-                let old = [
-                    Member::File("disk/old.img", &[7; 100_000]),
-                    Member::File("etc/hosts", b"x"),
-                ];
-                let new = [Member::File("disk/.wh.old.img", b""), disk()];
-                let last = [
-                    Member::File("etc/.wh.hosts", b""),
-                    Member::File("etc/motd", b"x"),
-                ];
-                vec![
-                    (DOCKER, gzip(&tar(&old))),
-                    (DOCKER, gzip(&tar(&new))),
-                    (DOCKER, gzip(&tar(&last))),
-                ]
+                let old = tar(&[("disk/old.img", &[7; 100_000]), ("etc/hosts", b"x")]);
+                let new = tar(&[("disk/.wh.old.img", b""), disk]);
+                let last = tar(&[("etc/.wh.hosts", b""), ("etc/motd", b"x")]);
+                [old, new, last].map(|layer| (DOCKER, gzip(&layer))).into()
             }
             _ => vec![("application/octet-stream", bytes.clone())],
         };

@@ -429,19 +429,24 @@ fn stopping() {
             ..Manners::default()
         },
     );
-    let container = Container::new();
-    let child = container.start(&[("IMPORTER_ENDPOINT", &stalled.url)], &[]);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while stalled.heads().is_empty() {
-        assert!(Instant::now() < deadline, "it does not ask");
-        std::thread::sleep(Duration::from_millis(20));
+    let registry = stalled
+        .url
+        .replace("http://", "")
+        .replace("/disk.img", "/vi/disk:1");
+    for (kind, endpoint) in [("http", &stalled.url), ("registry", &registry)] {
+        let asked = stalled.heads().len();
+        let container = Container::new();
+        let variables = [("IMPORTER_SOURCE", kind), ("IMPORTER_ENDPOINT", endpoint)];
+        let child = container.start(&variables, &[]);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while stalled.heads().len() <= asked {
+            assert!(Instant::now() < deadline, "it does not ask");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        crate::images::signal(&child, "TERM");
+        let ended = container.end(child);
+        ended.failed("stopped");
+        let begin = "Unable to process data";
+        assert!(ended.message.starts_with(begin), "{}", ended.message);
     }
-    crate::images::signal(&child, "TERM");
-    let ended = container.end(child);
-    ended.failed("stopped");
-    assert!(
-        ended.message.starts_with("Unable to process data"),
-        "{}",
-        ended.message
-    );
 }

@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use crate::tls::Authority;
+
 /// Who runs in pods of CDI and Deckhouse.
 const USER: u32 = 107;
 
@@ -109,6 +111,12 @@ impl Container {
             room: Some(room),
             ..self
         }
+    }
+
+    /// With an authority that the system trusts.
+    pub(crate) fn trusting(self, authority: &Authority) -> Self {
+        self.file("etc/ssl/certs/ca-certificates.crt", authority.pem());
+        self
     }
 
     /// A text that is to be seen nowhere.

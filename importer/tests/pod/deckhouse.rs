@@ -161,6 +161,7 @@ fn metrics_while_it_runs() {
     let settings = [
         ("IMPORTER_SOURCE", "http"),
         ("IMPORTER_ENDPOINT", site.url.as_str()),
+        ("IMPORTER_SECRET_KEY", "very-secret"),
         ("IMPORTER_DESTINATION_ENDPOINT", destination.as_str()),
         ("OWNER_UID", "some-uid"),
     ];
@@ -197,10 +198,14 @@ fn metrics_while_it_runs() {
             "{text}"
         );
     }
+    // What others on the machine see.
+    let commands = fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap();
+    assert_eq!(commands, "/importer\0");
     signal(&child, "TERM");
     let mut rest = String::new();
     errors.read_to_string(&mut rest).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
     let message = fs::read_to_string(container.path("dev/termination-log")).unwrap();
     assert_eq!(message, r#"{"error-message":"stopped"}"#);
+    assert!(!rest.contains("very-secret"), "{rest}");
 }

@@ -18,7 +18,6 @@ fn ten_mistakes() {
     let address = site.url["http://".len()..]
         .trim_end_matches("/disk.img")
         .to_owned();
-    let (host, port) = address.split_once(':').unwrap();
     let closed = Site::new(
         vec![],
         Manners {
@@ -57,7 +56,7 @@ fn ten_mistakes() {
     let missing = format!("{}/disk.img", nothing.url());
     let https = format!("https://{}/disk.img", front.at("files.test"));
     let swapped = format!("http://{}/disk.img", front.at("files.test"));
-    let unencrypted = format!("https://{host}:{port}/disk.img");
+    let unencrypted = format!("https://{}/disk.img", server.address());
     let tag = format!("{}/vi/absent:7", server.address());
     let wrong = format!("sha256:{}", "0".repeat(64));
     let place = format!("{}/vi/disk:1", server.address());
@@ -80,7 +79,7 @@ fn ten_mistakes() {
         );
         assert!(!container.path(target).exists(), "{source}");
     };
-    let container = Container::new();
+    let container = Container::new().trusting(&Authority::new());
     let cases: [(&str, &[&str], &[&str]); 12] = [
         (
             "https://nowhere.test/disk.img",

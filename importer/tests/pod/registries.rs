@@ -25,6 +25,32 @@ const HTPASSWD: &str = "me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYU
 /// Longest wait for a server.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// Plain HTTP has to be permitted where it does not stay on the machine, and whoever has not done so is told at once.
+#[test]
+fn our_own_without_tls() {
+    let server = Server::start(&[]);
+    let port = server.address().rsplit(':').next().unwrap();
+    let scene = Scene::new(24, format!("dvcr.test:{port}"), &Authority::new());
+    let reference = scene.reference();
+    let with = |flag: &str| {
+        let variables = [
+            ("IMPORTER_SOURCE", "http"),
+            ("IMPORTER_ENDPOINT", scene.site.url.as_str()),
+            ("IMPORTER_DESTINATION_ENDPOINT", &reference),
+            ("IMPORTER_DESTINATION_CERT_DIR", "/certs"),
+            ("DESTINATION_INSECURE_TLS", flag),
+        ];
+        scene.container().run(&variables)
+    };
+    with("false").failed("the server does not speak TLS: allow plain HTTP");
+    with("true").done();
+    let container = scene.container();
+    let populate = ["populate", &reference, "/data", "--insecure"];
+    let ended = container.command(&[], &populate);
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    same_disk("raw", &container.path("data/disk.img"), &scene.images.raw());
+}
+
 /// A manifest in a registry of our own.
 pub(crate) fn manifest(server: &Server, repository: &str, tag: &str) -> Value {
     let path = format!("/v2/{repository}/manifests/{tag}");
@@ -134,7 +160,7 @@ impl Scene {
         }
         self.cdi("guess").failed(advice);
         let reference = self.reference();
-        let untrusting = Container::new();
+        let untrusting = Container::new().trusting(&Authority::new());
         let ended = untrusting.command(
             &[],
             &[
@@ -282,7 +308,9 @@ fn our_own_with_tls() {
     let named = scene.reference();
     let ended = container.command(&[], &["inspect", &named, "--insecure"]);
     assert_eq!(ended.code, Some(0), "{}", ended.log);
-    container
+    scene
+        .container()
+        .trusting(&Authority::new())
         .command(&[], &["inspect", &named])
         .failed("give the CA that signed it");
 }

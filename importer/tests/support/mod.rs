@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod repository;
+pub(crate) mod tar;
 pub(crate) mod volume;
 
 use std::{

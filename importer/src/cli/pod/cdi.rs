@@ -36,7 +36,7 @@ use dvcr_importer::{
     target::TargetError,
 };
 
-use super::{Environment, leave, serve_metrics, shortened};
+use super::{Environment, endpoint::Endpoint, leave, serve_metrics, shortened};
 use crate::cli::{populate::PopulateArgs, process::Process, source::SourceArgs};
 
 /// Where a block volume is.
@@ -87,8 +87,6 @@ impl Settings {
     }
 
     fn parse_for(environment: &Environment, block: bool) -> anyhow::Result<Self> {
-        let endpoint = environment.get("IMPORTER_ENDPOINT");
-        let wanted = || endpoint.context("IMPORTER_ENDPOINT is not set");
         let mut source = SourceArgs {
             source_user: environment.text("IMPORTER_ACCESS_KEY_ID"),
             source_password: environment.text("IMPORTER_SECRET_KEY"),
@@ -104,47 +102,22 @@ impl Settings {
         if let Some(architecture) = environment.get("IMPORTER_REGISTRY_IMAGE_ARCHITECTURE") {
             source.platform = Some(format!("linux/{architecture}").parse()?);
         }
-        let (kind, from) = match environment.get("IMPORTER_SOURCE").unwrap_or("http") {
-            "none" => ("none", "blank:".to_owned()),
-            "registry" => {
-                let endpoint = wanted()?;
-                let image = endpoint.strip_prefix("docker://").unwrap_or(endpoint);
-                let local = image.strip_prefix("oci-archive:").is_some();
-                if local {
-                    bail!(
-                        "oci-archive: is not read: push the archive into a registry, for example with skopeo copy"
-                    );
-                }
-                ("registry", format!("docker://{image}"))
-            }
-            "s3" => {
-                let (object, service) = object(wanted()?, "s3")?;
-                source.s3_region = service.as_deref().and_then(region);
-                source.s3_endpoint = service;
-                ("s3", object)
-            }
-            "gcs" => {
-                let (object, service) = object(wanted()?, "gs")?;
-                source.s3_endpoint = service;
-                ("gcs", object)
-            }
-            "imageio" => bail!(
-                "imports from oVirt are not done: download the disk there (ovirt-img download-disk), put it on a web server and \
-                 import that address with IMPORTER_SOURCE=http"
-            ),
-            "vddk" => bail!(
-                "imports from vSphere need VMware's VDDK, a proprietary library that this program has not got: export the machine \
-                 as OVA (ovftool), put it on a web server and import that address with IMPORTER_SOURCE=http"
-            ),
-            _ => ("http", wanted()?.to_owned()),
-        };
+        let Endpoint {
+            kind,
+            location,
+            service,
+            region,
+        } = Endpoint::parse(environment)?;
+        source.s3_endpoint = service;
+        source.s3_region = region;
         let archive = match environment.get("IMPORTER_CONTENTTYPE") {
             None | Some("kubevirt") => false,
             Some("archive") => true,
             Some(other) => bail!("IMPORTER_CONTENTTYPE is kubevirt or archive, not {other:?}"),
         };
         let disk = format!("{VOLUME}/{DISK_FILE}");
-        let mut arguments = vec![from.as_str()];
+        // The place itself is not for clap, which would tell what is wrong with it, password and all.
+        let mut arguments = vec!["-"];
         match (archive, block) {
             (true, _) if kind == "none" => {
                 bail!("Cannot create empty disk with content type archive")
@@ -190,6 +163,7 @@ impl Settings {
         let mut populate = Populate::try_parse_from(arguments)
             .map_err(|error| anyhow::anyhow!("{}", first_line(&error)))?
             .args;
+        populate.source = location;
         populate.disk.source = source;
         populate.disk.work = environment.work();
         Ok(Self {
@@ -342,32 +316,6 @@ fn labels(image: &Image) -> anyhow::Result<serde_json::Map<String, serde_json::V
     Ok(labels)
 }
 
-/// The region in the name of one of Amazon's own services.
-fn region(service: &str) -> Option<String> {
-    let host = service.split_once("://")?.1;
-    let rest = host.strip_prefix("s3")?.strip_suffix(".amazonaws.com")?;
-    let region = rest.strip_prefix(['.', '-'])?;
-    (!region.contains('.')).then(|| region.to_owned())
-}
-
-/// An object's address as ours, and the service that has it: CDI writes both `s3://bucket/key` and `https://service/bucket/key`.
-fn object(endpoint: &str, scheme: &str) -> anyhow::Result<(String, Option<String>)> {
-    match endpoint.split_once("://") {
-        Some((found, _)) if found == scheme => Ok((endpoint.to_owned(), None)),
-        Some((http @ ("http" | "https"), rest)) => {
-            let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-            let public = [
-                "storage.googleapis.com",
-                "storage.cloud.google.com",
-                "s3.amazonaws.com",
-            ];
-            let service = (!public.contains(&host)).then(|| format!("{http}://{host}"));
-            Ok((format!("{scheme}://{path}"), service))
-        }
-        _ => bail!("IMPORTER_ENDPOINT is no address of an object: {endpoint:?}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,66 +328,19 @@ mod tests {
     }
 
     #[test]
-    fn where_it_comes_from_and_goes() {
+    fn where_it_goes() {
         fn check<const N: usize>(variables: [(&str, &str); N], block: bool, expected: &str) {
-            let settings = parse(variables, block).unwrap();
-            let (populate, source) = (&settings.populate, &settings.populate.disk.source);
-            let mut found = format!("{} {}", populate.source, populate.target.display());
-            for more in [&source.s3_endpoint, &source.s3_region]
-                .into_iter()
-                .flatten()
-            {
-                found += &format!(" {more}");
-            }
+            let populate = parse(variables, block).unwrap().populate;
+            let found = format!("{} {}", populate.source, populate.target.display());
             assert_eq!(found, expected);
         }
-        let kind = |kind| ("IMPORTER_SOURCE", kind);
-        let endpoint = |endpoint| ("IMPORTER_ENDPOINT", endpoint);
-        let http = endpoint("https://host/disk.img");
+        let http = ("IMPORTER_ENDPOINT", "https://host/disk.img");
         check([http], false, "https://host/disk.img /data/disk.img");
-        check(
-            [kind("http"), http],
-            true,
-            "https://host/disk.img /dev/cdi-block-volume",
-        );
-        check(
-            [kind("glance"), http],
-            false,
-            "https://host/disk.img /data/disk.img",
-        );
-        check(
-            [http, ("IMPORTER_CONTENTTYPE", "archive")],
-            false,
-            "https://host/disk.img /data",
-        );
-        check(
-            [kind("none"), ("IMPORTER_IMAGE_SIZE", "1Gi")],
-            false,
-            "blank: /data/disk.img",
-        );
-        for image in ["docker://host.example/disk:1", "host.example/disk:1"] {
-            let expected = "docker://host.example/disk:1 /dev/cdi-block-volume";
-            check([kind("registry"), endpoint(image)], true, expected);
-        }
-        for (address, expected) in [
-            ("s3://bucket/a/disk", ""),
-            ("https://s3.amazonaws.com/bucket/a/disk", ""),
-            ("http://minio:9000/bucket/a/disk", " http://minio:9000"),
-            (
-                "https://s3.eu-west-1.amazonaws.com/bucket/a/disk",
-                " https://s3.eu-west-1.amazonaws.com eu-west-1",
-            ),
-        ] {
-            let expected = format!("s3://bucket/a/disk /data/disk.img{expected}");
-            check([kind("s3"), endpoint(address)], false, &expected);
-        }
-        for address in [
-            "gs://bucket/disk",
-            "https://storage.googleapis.com/bucket/disk",
-        ] {
-            let expected = "gs://bucket/disk /data/disk.img";
-            check([kind("gcs"), endpoint(address)], false, expected);
-        }
+        check([http], true, "https://host/disk.img /dev/cdi-block-volume");
+        let archive = ("IMPORTER_CONTENTTYPE", "archive");
+        check([http, archive], false, "https://host/disk.img /data");
+        let blank = [("IMPORTER_SOURCE", "none"), ("IMPORTER_IMAGE_SIZE", "1Gi")];
+        check(blank, false, "blank: /data/disk.img");
     }
 
     #[test]
@@ -489,7 +390,7 @@ mod tests {
         let endpoint = ("IMPORTER_ENDPOINT", "https://host/x");
         let kind = |kind| ("IMPORTER_SOURCE", kind);
         for (variables, part) in [
-            ([kind("http"), kind("http")], "IMPORTER_ENDPOINT"),
+            ([kind("http"), kind("http")], "IMPORTER_ENDPOINT is not set"),
             ([endpoint, ("PREALLOCATION", "maybe")], "true or false"),
             ([endpoint, ("INSECURE_TLS", "maybe")], "true or false"),
             (
@@ -502,16 +403,9 @@ mod tests {
             ),
             ([endpoint, ("IMPORTER_IMAGE_SIZE", "1.5Gi")], "is no size"),
             ([endpoint, ("FILESYSTEM_OVERHEAD", "2")], "from 0 to 1"),
-            ([endpoint, kind("s3")], "bucket"),
-            ([endpoint, kind("imageio")], "ovirt-img"),
-            ([endpoint, kind("vddk")], "proprietary"),
             (
                 [kind("none"), ("IMPORTER_CONTENTTYPE", "archive")],
                 "Cannot create empty disk",
-            ),
-            (
-                [kind("registry"), ("IMPORTER_ENDPOINT", "oci-archive:x.tar")],
-                "skopeo",
             ),
         ] {
             let error = format!("{:#}", parse(variables, false).unwrap_err());

@@ -167,12 +167,13 @@ impl Settings {
             checksums: self.checksums.clone(),
             compression: Compression::Zstd,
             verbatim: false,
+            file: None,
             work_dir: work.dir(),
             work_bytes_max: work.bytes_max(),
             threads: thread::available_parallelism().map_or(2, usize::from),
             remote: self.source_args.remote(process.stop.clone()),
         };
-        let from = self.source_args.open(&self.source, runtime)?;
+        let from = self.source_args.open(&self.source, process)?;
         let import = Import {
             options: &options,
             destination: &destination,

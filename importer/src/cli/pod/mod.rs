@@ -4,6 +4,7 @@
 
 mod cdi;
 mod deckhouse;
+mod endpoint;
 mod environment;
 mod metrics;
 

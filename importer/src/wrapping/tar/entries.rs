@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use super::{
     BLOCK,
     header::{Header, Kind, text},
-    pax::{PAX_BYTES_MAX, Pax},
+    pax::{PAX_BYTES_MAX, Pax, PaxSparse},
     sparse::{Filled, Map, MapError},
 };
 use crate::wrapping::{Wrapping, WrappingError};
@@ -25,6 +25,8 @@ pub(crate) struct Entries<R> {
     content: Content,
     /// Bytes behind the content.
     padding: u64,
+    /// Whether the archive may end without its end mark.
+    may_end: bool,
 }
 
 /// One entry; its content comes out of [`Entries`].
@@ -66,21 +68,39 @@ impl<R: Read> Entries<R> {
             source: source.take(0),
             content: Content::Plain,
             padding: 0,
+            may_end: false,
         }
+    }
+
+    /// From here on the end mark may be missing, if nothing of an entry is.
+    pub(super) fn may_end(&mut self) {
+        self.may_end = true;
+    }
+
+    /// Bytes to the end of the content, and to the next header behind it.
+    pub(super) fn rest(&self) -> (u64, u64) {
+        (self.source.limit(), self.padding)
     }
 
     /// The next entry; `None` at the archive's end mark. An archive that ends without one is broken.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>, WrappingError> {
-        let rest = self.source.limit() + self.padding;
+        let (content, padding) = self.rest();
         self.content = Content::Plain;
         self.padding = 0;
-        self.skip(rest)?;
+        let whole = self.skip(content)? && (self.skip(padding)? || self.may_end);
+        if !whole {
+            return Err(broken("it ends early"));
+        }
         let mut pax = Pax::default();
         let (mut long_name, mut long_link) = (None, None);
-        for _ in 0..HEADERS_MAX {
+        for i in 0..HEADERS_MAX {
             let mut block = [0; BLOCK];
             self.source.set_limit(BLOCK as u64);
-            self.source.read_exact(&mut block).map_err(failed)?;
+            let read = self.source.read_exact(&mut block);
+            if i == 0 && self.may_end && self.source.limit() == BLOCK as u64 && is_end(&read) {
+                return Ok(None);
+            }
+            read.map_err(failed)?;
             if block == [0; BLOCK] {
                 return Ok(None);
             }
@@ -136,22 +156,17 @@ impl<R: Read> Entries<R> {
                     .ok_or_else(|| broken("a map of holes is garbled"))?;
                 // The rest of the map lies before what the header counts as content.
                 self.source.set_limit(u64::MAX);
-                let (map, _) = Map::read_old(map, more, &mut self.source).map_err(map_failed)?;
+                let map = Map::read_old(map, more, &mut self.source).map_err(map_failed)?;
                 self.source.set_limit(stored);
                 len = self.with_holes(map, real_len, stored)?;
                 EntryKind::File
             }
-            Kind::File if pax.sparse => {
-                let (Some(1), Some(real_len)) = (pax.sparse_major, pax.sparse_len) else {
-                    return Err(WrappingError::refused(
-                        "the archive uses an old format for files with holes; make it with a newer tar",
-                    ));
-                };
-                let (map, _) = Map::read_pax(&mut self.source).map_err(map_failed)?;
-                len = self.with_holes(map, real_len, self.source.limit())?;
+            Kind::File => {
+                if let Some(sparse) = &pax.sparse {
+                    len = self.pax_holes(sparse)?;
+                }
                 EntryKind::File
             }
-            Kind::File => EntryKind::File,
             Kind::Directory => EntryKind::Directory,
             Kind::Symlink => EntryKind::Symlink(link),
             Kind::HardLink => EntryKind::HardLink(link),
@@ -164,6 +179,22 @@ impl<R: Read> Entries<R> {
             mode: header.mode(),
             len,
         })
+    }
+
+    /// The same for a file whose extended header says that it has holes. Its length.
+    fn pax_holes(&mut self, sparse: &PaxSparse) -> Result<u64, WrappingError> {
+        let garbled = || broken("a map of holes is garbled");
+        let map = match sparse.major {
+            None | Some(0) => Map::of_parts(sparse.parts().ok_or_else(garbled)?),
+            Some(1) => Map::read_pax(&mut self.source),
+            Some(major) => {
+                return Err(WrappingError::refused(format!(
+                    "the archive has a file with holes in version {major} of that format; make it with `tar --sparse-version=1.0`",
+                )));
+            }
+        };
+        let len = sparse.len.ok_or_else(garbled)?;
+        self.with_holes(map.map_err(map_failed)?, len, self.source.limit())
     }
 
     fn with_holes(&mut self, map: Map, len: u64, stored: u64) -> Result<u64, WrappingError> {
@@ -200,13 +231,11 @@ impl<R: Read> Entries<R> {
         Ok(body)
     }
 
-    fn skip(&mut self, len: u64) -> Result<(), WrappingError> {
+    /// Whether there was so much.
+    fn skip(&mut self, len: u64) -> Result<bool, WrappingError> {
         self.source.set_limit(len);
         let skipped = io::copy(&mut self.source, &mut io::sink()).map_err(failed)?;
-        if skipped < len {
-            return Err(broken("it ends early"));
-        }
-        Ok(())
+        Ok(skipped == len)
     }
 }
 
@@ -240,10 +269,23 @@ fn map_failed(error: MapError) -> WrappingError {
     }
 }
 
+fn is_end(read: &io::Result<()>) -> bool {
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::UnexpectedEof)
+}
+
 /// Content and padding.
 fn padded(len: u64) -> Result<u64, WrappingError> {
     len.checked_next_multiple_of(BLOCK as u64)
         .ok_or_else(|| broken(format!("an entry of {len} bytes")))
+}
+
+/// A path without leading slashes, and without parts that mean nothing.
+pub(crate) fn normal(name: &[u8]) -> Vec<u8> {
+    let parts = name.split(|byte| *byte == b'/');
+    let parts: Vec<_> = parts
+        .filter(|part| !part.is_empty() && *part != b".")
+        .collect();
+    parts.join(&b'/')
 }
 
 /// Names that would leave the directory tell what kind of archive this is.

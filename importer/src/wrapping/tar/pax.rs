@@ -9,11 +9,24 @@ pub(super) struct Pax {
     pub(super) name: Option<Vec<u8>>,
     pub(super) link: Option<Vec<u8>>,
     pub(super) len: Option<u64>,
-    /// Keys of GNU's sparse formats: major version, the file's length.
-    pub(super) sparse_major: Option<u64>,
-    pub(super) sparse_len: Option<u64>,
-    /// Whether there was any key of a sparse format, versions 0.0 and 0.1 included.
-    pub(super) sparse: bool,
+    /// What GNU's sparse formats say, if there was any key of theirs.
+    pub(super) sparse: Option<PaxSparse>,
+}
+
+/// The keys of a file with holes: GNU tar manual, "PAX Format, Versions 0.0 and 0.1" and "Version 1.0".
+#[derive(Default, PartialEq, Eq, Debug)]
+pub(super) struct PaxSparse {
+    /// Absent before version 1.0.
+    pub(super) major: Option<u64>,
+    /// The file's length, holes included.
+    pub(super) len: Option<u64>,
+    /// Number of parts that versions 0.0 and 0.1 announce.
+    pub(super) count: Option<u64>,
+    /// Offset and length of each part: version 0.0 has a pair of records for each, 0.1 one record for all. In version 1.0 they
+    /// are not in the header.
+    pub(super) parts: Vec<(u64, u64)>,
+    /// The offset whose length comes next, in version 0.0.
+    offset: Option<u64>,
 }
 
 impl Pax {
@@ -32,18 +45,51 @@ impl Pax {
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
-        self.sparse |= key.starts_with(b"GNU.sparse.");
         match key {
             b"path" if self.name.is_none() => self.name = Some(value.to_vec()),
-            // The file's own name: the entry's is made up.
-            b"GNU.sparse.name" => self.name = Some(value.to_vec()),
             b"linkpath" => self.link = Some(value.to_vec()),
             b"size" => self.len = Some(decimal(value)?),
-            b"GNU.sparse.major" => self.sparse_major = Some(decimal(value)?),
-            b"GNU.sparse.realsize" => self.sparse_len = Some(decimal(value)?),
+            // The file's own name: the entry's is made up.
+            b"GNU.sparse.name" => {
+                self.name = Some(value.to_vec());
+                self.sparse.get_or_insert_default();
+            }
+            _ => {
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse.get_or_insert_default().record(key, value)?;
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+impl PaxSparse {
+    fn record(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        match key {
+            b"major" => self.major = Some(decimal(value)?),
+            // Called so from version 1.0 on, and before.
+            b"realsize" | b"size" => self.len = Some(decimal(value)?),
+            b"numblocks" => self.count = Some(decimal(value)?),
+            b"offset" if self.offset.is_none() => self.offset = Some(decimal(value)?),
+            b"numbytes" => self.parts.push((self.offset.take()?, decimal(value)?)),
+            b"map" if value.is_empty() => {}
+            b"map" => {
+                let mut numbers = value.split(|byte| *byte == b',').map(decimal);
+                while let Some(offset) = numbers.next() {
+                    self.parts.push((offset?, numbers.next()??));
+                }
+            }
+            b"offset" => return None,
             _ => {}
         }
         Some(())
+    }
+
+    /// The parts of versions 0.0 and 0.1; `None` if they are not as many as announced.
+    pub(super) fn parts(&self) -> Option<&[(u64, u64)]> {
+        let complete = self.offset.is_none() && self.count == Some(self.parts.len() as u64);
+        complete.then_some(&self.parts)
     }
 }
 
@@ -61,11 +107,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn maps_of_holes() {
+        let old = b"24 GNU.sparse.size=4096\n26 GNU.sparse.numblocks=2\n22 GNU.sparse.offset=0\n26 GNU.sparse.numbytes=512\n\
+            25 GNU.sparse.offset=4096\n24 GNU.sparse.numbytes=0\n";
+        let new =
+            b"24 GNU.sparse.size=4096\n26 GNU.sparse.numblocks=2\n28 GNU.sparse.map=0,512,4096,0\n";
+        for body in [&old[..], new] {
+            let sparse = Pax::parse(body).unwrap().sparse.unwrap();
+            assert_eq!(sparse.len, Some(4096));
+            assert_eq!(sparse.parts(), Some(&[(0, 512), (4096, 0)][..]));
+        }
+        let fewer = b"26 GNU.sparse.numblocks=2\n21 GNU.sparse.map=0,1\n";
+        assert_eq!(Pax::parse(fewer).unwrap().sparse.unwrap().parts(), None);
+    }
+
+    #[test]
     fn records() {
         let pax = Pax::parse(b"19 size=8589934592\n16 path=a b=c\nd\n").unwrap();
         assert_eq!(pax.len, Some(8 << 30));
         assert_eq!(pax.name.as_deref(), Some(&b"a b=c\nd"[..]));
-        assert!(!pax.sparse);
+        assert_eq!(pax.sparse, None);
         assert_eq!(Pax::parse(b""), Some(Pax::default()));
         for broken in [
             &b"12 size=1\n"[..],
@@ -78,6 +139,10 @@ mod tests {
             b"99999999999999999999 size=1\n",
             b"10",
             b"\0\0\0",
+            b"24 GNU.sparse.numbytes=1\n",
+            b"22 GNU.sparse.offset=1\n22 GNU.sparse.offset=1\n",
+            b"19 GNU.sparse.map=1\n",
+            b"20 GNU.sparse.map=1,\n",
         ] {
             assert_eq!(
                 Pax::parse(broken),

@@ -30,6 +30,15 @@ impl From<io::Error> for MapError {
 }
 
 impl Map {
+    /// GNU's formats 0.0 and 0.1: everything is in the extended header.
+    pub(super) fn of_parts(parts: &[(u64, u64)]) -> Result<Self, MapError> {
+        let mut map = Self::default();
+        for (offset, len) in parts {
+            map.push(*offset, *len)?;
+        }
+        Ok(map)
+    }
+
     fn push(&mut self, offset: u64, len: u64) -> Result<(), MapError> {
         let end = self.parts.last().map_or(0, |(offset, len)| offset + len);
         if offset < end || offset.checked_add(len).is_none() {
@@ -44,23 +53,20 @@ impl Map {
     }
 
     /// GNU's old format: entries of two numeric fields in the header and in blocks that follow it.
-    /// Returns the map and how many bytes were read.
     pub(super) fn read_old(
         head: &[u8],
         mut more: bool,
         source: &mut impl Read,
-    ) -> Result<(Self, u64), MapError> {
+    ) -> Result<Self, MapError> {
         let mut map = Self::default();
         map.push_entries(head)?;
-        let mut read = 0;
         while more {
             let mut block = [0; BLOCK];
             source.read_exact(&mut block)?;
-            read += BLOCK as u64;
             map.push_entries(&block[..504])?;
             more = block[504] != 0;
         }
-        Ok((map, read))
+        Ok(map)
     }
 
     fn push_entries(&mut self, entries: &[u8]) -> Result<(), MapError> {
@@ -78,12 +84,11 @@ impl Map {
     }
 
     /// GNU's format 1.0: decimal lines at the start of the content, padded to a block: count, then offset and length each.
-    pub(super) fn read_pax(source: &mut impl Read) -> Result<(Self, u64), MapError> {
+    pub(super) fn read_pax(source: &mut impl Read) -> Result<Self, MapError> {
         let mut lines = Lines {
             source,
             block: [0; BLOCK],
             at: BLOCK,
-            read: 0,
         };
         let mut map = Self::default();
         let count = lines.next()?;
@@ -91,7 +96,7 @@ impl Map {
             let (offset, len) = (lines.next()?, lines.next()?);
             map.push(offset, len)?;
         }
-        Ok((map, lines.read))
+        Ok(map)
     }
 
     /// Whether the map fits a file of `len` bytes of which `stored` follow.
@@ -105,7 +110,6 @@ struct Lines<'a, R> {
     source: &'a mut R,
     block: [u8; BLOCK],
     at: usize,
-    read: u64,
 }
 
 impl<R: Read> Lines<'_, R> {
@@ -115,7 +119,6 @@ impl<R: Read> Lines<'_, R> {
         while digits.len() <= 20 {
             if self.at == BLOCK {
                 self.source.read_exact(&mut self.block)?;
-                self.read += BLOCK as u64;
                 self.at = 0;
             }
             let byte = self.block[self.at];

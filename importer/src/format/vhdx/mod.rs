@@ -1,8 +1,13 @@
 //! Hyper-V's VHDX, dynamic and fixed. Source: Microsoft \[MS-VHDX\] 8.0.
 //!
 //! Two headers (the newer valid one counts), two copies of a region table that says where the block allocation table (BAT)
-//! and the metadata lie. Integers are little-endian. A log that was not replayed means that tables may be half written: such
-//! images are refused, for whoever wrote them last can replay it.
+//! and the metadata lie. Integers are little-endian. A log that was not replayed means that tables may be half written: it
+//! is laid over the source ([`log`]).
+
+mod log;
+mod overlay;
+
+use std::sync::Arc;
 
 use super::{
     FormatError,
@@ -10,6 +15,7 @@ use super::{
     layout::{Layout, Run},
     pages::Pages,
 };
+use crate::source::ReadAt;
 
 /// Section 2.2: where headers and region tables lie.
 const HEADERS_AT: [u64; 2] = [64 << 10, 128 << 10];
@@ -96,9 +102,17 @@ pub(super) struct Vhdx {
     bat_at: u64,
 }
 
-/// Checks headers, region table and metadata.
+/// The source as its last writer left it: what is still in the log counts.
+pub(super) fn replayed(pages: &Pages) -> Result<Arc<dyn ReadAt>, FormatError> {
+    let log = log(pages)?;
+    if log.id == [0; 16] {
+        return Ok(pages.source().clone());
+    }
+    log::replay(pages, &log)
+}
+
+/// Checks region table and metadata of what [`replayed`] gave.
 pub(super) fn open(pages: &Pages) -> Result<Vhdx, FormatError> {
-    check_header(pages)?;
     let [bat, metadata] = regions(pages)?;
     let Metadata {
         block_len,
@@ -127,8 +141,8 @@ pub(super) fn open(pages: &Pages) -> Result<Vhdx, FormatError> {
     })
 }
 
-/// Section 2.2.2: of the valid headers the one with the higher sequence number.
-fn check_header(pages: &Pages) -> Result<(), FormatError> {
+/// Section 2.2.2: of the valid headers the one with the higher sequence number, and what it says of the log.
+fn log(pages: &Pages) -> Result<log::Log, FormatError> {
     let mut newest: Option<(u64, [u8; HEADER_BYTES])> = None;
     for at in HEADERS_AT {
         let bytes: [u8; HEADER_BYTES] = pages.read("a header", at)?;
@@ -151,13 +165,12 @@ fn check_header(pages: &Pages) -> Result<(), FormatError> {
             format!("version {version}"),
         ));
     }
-    if *header.bytes::<16>(48) != [0; 16] {
-        return Err(FormatError::refused(
-            "a VHDX that was not closed",
-            "its log must be replayed: attach and detach it once, or run `qemu-img check -r all`",
-        ));
-    }
-    Ok(())
+    Ok(log::Log {
+        id: *header.bytes::<16>(48),
+        version: header.u16_le(64),
+        len: u64::from(header.u32_le(68)),
+        at: header.u64_le(72),
+    })
 }
 
 /// CRC-32C over a structure whose bytes 4 to 8 hold it.

@@ -2,26 +2,23 @@
 //!
 //! The generator's seed is the number of the mutation, so that a failure names what to run again.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     collections::HashMap,
     fs, io,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
 
 use dvcr_importer::{
     format::{DiskImage, ExtentKind},
     source::ReadAt,
 };
-use support::{Bench, Pattern, Random};
+
+use crate::{
+    corpora::targets::Counted,
+    counting::peak,
+    support::{Bench, Pattern, Random},
+};
 
 /// Mutations of each image.
 const ROUNDS: u64 = 10_000;
@@ -29,35 +26,8 @@ const ROUNDS: u64 = 10_000;
 /// Tables and decoded clusters in cache, a compressed cluster, and the buffer of the test: see `format::limits`.
 const MEMORY_MAX: usize = 40 << 20;
 
-/// No image takes a tenth of it on an idle machine.
-const TIME_MAX: Duration = Duration::from_secs(5);
-
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-/// Tests measure one at a time.
-static ALONE: Mutex<()> = Mutex::new(());
-
-// SAFETY: passes everything on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+/// Most bytes read for each byte of an image of so few: an L2 table of 512 bytes is read as a page of 64 KiB.
+const READ_FACTOR: u64 = 128;
 
 /// An image with some bytes changed.
 struct Bent {
@@ -149,8 +119,8 @@ fn bend(image: &Arc<Vec<u8>>, places: &[usize], seed: u64, fix: fn(&mut Bent)) -
 }
 
 /// Walks the map and reads the ends of every extent of data. Returns whether all of it could be.
-fn visit(bent: Bent, buf: &mut [u8]) -> bool {
-    let Ok(image) = DiskImage::open(Arc::new(bent)) else {
+fn visit(bent: &Arc<Counted<Bent>>, buf: &mut [u8]) -> bool {
+    let Ok(image) = DiskImage::open(bent.clone()) else {
         return false;
     };
     let mut end = 0;
@@ -175,32 +145,26 @@ fn visit(bent: Bent, buf: &mut [u8]) -> bool {
 
 /// Where the image can have checksums, `fix` sets them right.
 fn check(format: &str, options: &[&str], fix: fn(&mut Bent)) {
-    let _alone = ALONE.lock().unwrap_or_else(|error| error.into_inner());
     let bench = Bench::new(Pattern::Mixed, 700 << 10);
     let image = Arc::new(fs::read(bench.image(format, options)).unwrap());
     let places = metadata(&image);
     let mut buf = vec![0; 64 << 10];
     let mut fine = 0;
     for seed in 0..ROUNDS {
-        let bent = bend(&image, &places, seed, fix);
-        let before = NOW.load(Ordering::Relaxed);
-        PEAK.store(before, Ordering::Relaxed);
-        let start = Instant::now();
-        let result =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| visit(bent, &mut buf)));
+        let bent = Arc::new(Counted::new(bend(&image, &places, seed, fix)));
+        let (result, memory) = peak(|| catch_unwind(AssertUnwindSafe(|| visit(&bent, &mut buf))));
         let Ok(whole) = result else {
             panic!("{format} {options:?} panics with seed {seed}");
         };
         fine += u64::from(whole);
-        let peak = PEAK.load(Ordering::Relaxed) - before;
         assert!(
-            peak < MEMORY_MAX,
-            "{format} {options:?} takes {peak} bytes with seed {seed}"
+            memory < MEMORY_MAX,
+            "{format} {options:?} takes {memory} bytes with seed {seed}"
         );
-        let time = start.elapsed();
         assert!(
-            time < TIME_MAX,
-            "{format} {options:?} takes {time:?} with seed {seed}"
+            bent.bytes() <= READ_FACTOR * image.len() as u64,
+            "{format} {options:?} reads {} bytes with seed {seed}",
+            bent.bytes()
         );
     }
     println!("{format} {options:?}: {fine} of {ROUNDS} read to their end");
