@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Document, Repository};
 use crate::source::{ReadAt, check_range, retry::SourceError};
 
-/// What is fetched at a time: some fifty frames of our layout, so that requests cost little beside what they bring.
-const WINDOW_BYTES: u64 = 1 << 20;
+/// What is fetched at a time: some ten frames of our layout, so that requests cost little beside what they bring, and so does what is
+/// fetched again at the edges of what an earlier run wrote.
+const WINDOW_BYTES: u64 = 512 << 10;
 
 /// Windows that are kept for those who read neighbours of what was asked for: 32 MiB.
-const WINDOWS: usize = 32;
+const WINDOWS: usize = 64;
 
 /// A repository that is asked over the network. Its methods block: they are not for threads of the runtime.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use crate::source::retry::SourceError;
 
 /// Bytes of one request: what is sent again if the registry fails. It has made them durable when it answers, which takes a few
 /// milliseconds each time.
-pub(super) const REQUEST_BYTES: usize = 8 << 20;
+pub(super) const REQUEST_BYTES: usize = 6 << 20;
 
 /// What is written goes to a registry, in blocks of [`REQUEST_BYTES`]. Three of them are in memory at most: one that fills, one
 /// that waits, one on its way.

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, Read as _, Write},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use dvcr_importer::{
     source::{FileSource, ReadAt as _, Reader},
 };
 use flate2::{Compression, write::GzEncoder};
+use rustix::process::Signal;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
@@ -25,21 +27,26 @@ use super::{
 };
 use crate::{
     importer::text,
+    support::process::Process,
     web::{Manners, Site},
 };
 
 const SEED: u64 = 11;
 
+/// A small import takes some seconds, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// The layer that the disk becomes: its digest and length.
 fn expected() -> &'static (String, u64) {
     static LAYER: OnceLock<(String, u64)> = OnceLock::new();
-    LAYER.get_or_init(|| {
-        let made = Made::new(SEED, Scale::from_environment().len);
-        let image = DiskImage::open(Arc::new(made)).unwrap();
-        let content = Content::disk(&image).unwrap();
-        let layer = write_layer(&content, 2, &mut io::sink()).unwrap();
-        (layer.digest.to_string(), layer.len)
-    })
+    LAYER.get_or_init(|| layer_of(Made::new(SEED, Scale::from_environment().len)))
+}
+
+fn layer_of(made: Made) -> (String, u64) {
+    let image = DiskImage::open(Arc::new(made)).unwrap();
+    let content = Content::disk(&image).unwrap();
+    let layer = write_layer(&content, 2, &mut io::sink()).unwrap();
+    (layer.digest.to_string(), layer.len)
 }
 
 /// Imports from `source`, of which `len` bytes are to be fetched and `fetched` counts them.
@@ -122,6 +129,32 @@ fn a_file() {
     let path = world.path("disk.img");
     io::copy(&mut Reader::new(made), &mut File::create(&path).unwrap()).unwrap();
     check("file", world, text(&path), 0, |_| 0, &[]);
+}
+
+/// What the registry has of an upload is of the old disk, whatever its name and length: the new one is sent from its start.
+#[test]
+fn a_file_that_changed_meanwhile() {
+    const LEN: u64 = 96 << 20;
+    let world = World::new(8);
+    let path = world.path("disk.img");
+    let fill = |made| {
+        let mut file = File::create(&path).unwrap();
+        io::copy(&mut Reader::new(made), &mut file).unwrap();
+    };
+    fill(Made::new(SEED, LEN));
+    let destination = world.reference("vi/disk:1");
+    let arguments = ["import", text(&path), &destination];
+    let mut importer = Process::start(world.importer(&arguments));
+    // Some requests were answered by then.
+    importer.wait_for(LIMIT, |_| (world.proxy.up() > 32 << 20).then_some(()));
+    importer.signal(Signal::KILL);
+    assert!(!importer.wait(LIMIT));
+    let other = Made::new(SEED + 1, LEN);
+    fill(other.clone());
+    let mut importer = Process::start(world.importer(&arguments));
+    assert!(importer.wait(LIMIT), "{}", importer.log());
+    assert_eq!(world.layer("vi/disk", "1"), layer_of(other).0);
+    world.assert_clean();
 }
 
 /// A container disk, of the registry that it goes to: both directions break at once.
