@@ -11,7 +11,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{Principal, RegistryError};
-use crate::store::IngestState;
+use crate::{random, store::IngestState};
 
 /// Name of an upload session: 128 random bits, so that nobody guesses another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,8 +21,7 @@ impl SessionId {
     /// A new one.
     pub(super) fn random() -> Result<Self, RegistryError> {
         let mut id = [0; 16];
-        getrandom::fill(&mut id)
-            .map_err(|e| RegistryError::Invalid(format!("no randomness: {e}")))?;
+        random::fill(&mut id).map_err(|e| RegistryError::Invalid(format!("no randomness: {e}")))?;
         Ok(Self(id))
     }
 }
