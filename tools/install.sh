@@ -3,14 +3,15 @@
 #
 #   tools/install.sh [clients|peers|checks|all]
 #
-#   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, QEMU and what makes disks for it (Debian packages), crane, regctl,
-#            oras (built by Go), openapi-python-client, moto_server (Python packages, tools/*-requirements.txt), a kernel and a shell for the guests that are
-#            booted, and promtool (unpacked from Debian packages, not installed), and the registries that people come from: docker-registry 2.8
+#   clients  what `cargo test` needs: docker, containerd, skopeo, podman, buildah, jq, QEMU and what makes disks for it, tinyproxy (Debian packages), crane, regctl,
+#            oras, fake-gcs-server (built by Go), openapi-python-client, moto_server (Python packages, tools/*-requirements.txt), azurite-blob (JavaScript
+#            packages, tools/azurite), a kernel and a shell for the guests that are booted, and promtool (unpacked from Debian packages, not installed), and
+#            the registries that people come from: docker-registry 2.8
 #            (Debian), distribution 3 (built by Go)
 #   peers    registries to compare with: these two, and olareg (built by Go)
 #   checks   cargo-deny
 #
-# Everything that is neither a Debian nor a Python package is built from source at a pinned version, verified by Go's checksum
+# Everything that is no Debian, Python or JavaScript package is built from source at a pinned version, verified by Go's checksum
 # database or by cargo's lock file, and lands in ${DVCR_TOOLS_DIR:-${XDG_CACHE_HOME:-~/.cache}/dvcr-tools}/bin, outside the tree.
 # A second run finds everything in place and takes well under a second.
 set -euo pipefail
@@ -20,6 +21,7 @@ readonly GO_CLIENTS="
 crane    github.com/google/go-containerregistry v0.22.1 github.com/google/go-containerregistry/cmd/crane
 regctl   github.com/regclient/regclient         v0.11.7 github.com/regclient/regclient/cmd/regctl
 oras     oras.land/oras                         v1.3.3  oras.land/oras/cmd/oras
+fake-gcs-server github.com/fsouza/fake-gcs-server v1.56.1 github.com/fsouza/fake-gcs-server
 "
 readonly GO_PEERS="
 olareg   github.com/olareg/olareg               v0.2.2  github.com/olareg/olareg/cmd/olareg
@@ -28,7 +30,7 @@ readonly GO_SOURCES="
 registry github.com/distribution/distribution/v3 v3.1.1 github.com/distribution/distribution/v3/cmd/registry
 "
 # Debian packages as "command:package": the command tells whether the package is there.
-readonly APT_CLIENTS="dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 syslinux:syslinux mcopy:mtools mkfs.vfat:dosfstools zstd:zstd xz:xz-utils bzip2:bzip2 sfdisk:fdisk losetup:mount mkfs.ext4:e2fsprogs"
+readonly APT_CLIENTS="dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd skopeo:skopeo podman:podman buildah:buildah jq:jq qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 syslinux:syslinux mcopy:mtools mkfs.vfat:dosfstools zstd:zstd xz:xz-utils bzip2:bzip2 sfdisk:fdisk losetup:mount mkfs.ext4:e2fsprogs tinyproxy:tinyproxy-bin"
 readonly APT_SOURCES="docker-registry:docker-registry"
 readonly CARGO_DENY_VERSION=0.20.2
 
@@ -131,6 +133,27 @@ python_program() {
   say "installed $program in $((SECONDS - start)) s"
 }
 
+# Program, directory beside this file with the lock of its packages, directory below $TOOLS that they go to. No script of theirs runs.
+node_program() {
+  local program=$1 lock home="$TOOLS/$3"
+  lock="$(dirname "${BASH_SOURCE[0]}")/$2"
+  local stamp
+  stamp="$BIN/.$program-$(sha256sum "$lock/package-lock.json" | cut -c1-16)"
+  [ -x "$BIN/$program" ] && [ -e "$stamp" ] && return 0
+  apt_packages node:nodejs npm:npm
+  local start=$SECONDS
+  rm -rf "$home" "$BIN/.$program-"*
+  mkdir -p "$home"
+  cp "$lock/package.json" "$lock/package-lock.json" "$home"
+  if ! (cd "$home" && npm ci --loglevel=error --ignore-scripts --omit=dev --omit=optional --no-audit --no-fund >/dev/null); then
+    say "installing $program failed"
+    return 1
+  fi
+  ln -sf "$home/node_modules/.bin/$program" "$BIN/$program"
+  touch "$stamp"
+  say "installed $program in $((SECONDS - start)) s"
+}
+
 # A kernel and a static busybox, of which the tests make a guest: in $TOOLS/guest, the machine itself gets neither.
 guest() {
   local guest="$TOOLS/guest"
@@ -184,6 +207,7 @@ clients() {
   prometheus_tool
   python_program openapi-python-client python-requirements.txt python
   python_program moto_server s3-requirements.txt s3
+  node_program azurite-blob azurite azure
   guest
 }
 

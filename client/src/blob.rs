@@ -143,14 +143,4 @@ impl Repository {
         upload.finish(&blob.digest).await?;
         Ok(Pushed::Sent(sent))
     }
-
-    /// Removes a blob from the repository. False if it was not there.
-    pub async fn delete_blob(&self, digest: &Digest) -> Result<bool, Error> {
-        let request = self.delete(&format!("blobs/{digest}"))?;
-        match self.client.fetch(&request, REPORT_BYTES_MAX).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
 }

@@ -51,6 +51,17 @@ pub enum Error {
         #[source]
         source: reqwest::Error,
     },
+    /// The server answers TLS with something else: plain HTTP, most likely. Final.
+    #[error(
+        "{request}: the server does not speak TLS: allow plain HTTP for this registry, or give the port where it does"
+    )]
+    NoTls {
+        /// Method and URL.
+        request: String,
+        /// What came instead.
+        #[source]
+        source: reqwest::Error,
+    },
     /// The server took or sent nothing for too long.
     #[error("{request}: the server has been silent for {} s", silence.as_secs())]
     Stalled {
@@ -141,6 +152,7 @@ impl Error {
             Self::Connection { source, .. } => !source.is_builder(),
             Self::TokenExpired { .. } | Self::Stalled { .. } => true,
             Self::Certificate { .. }
+            | Self::NoTls { .. }
             | Self::Digest { .. }
             | Self::Size { .. }
             | Self::TooLarge { .. }
@@ -205,15 +217,16 @@ impl Error {
         matches!(self, Self::Connection { source, .. } if source.is_dns())
     }
 
-    /// Tells a broken connection from a certificate that is not trusted.
+    /// Tells a broken connection from one that can never come about.
     pub(crate) fn connection(request: String, source: reqwest::Error) -> Self {
         let source = source.without_url();
-        if chain(&source).any(|cause| {
-            cause
-                .downcast_ref::<rustls::Error>()
-                .is_some_and(is_untrusted)
-        }) {
+        let tls = |what: fn(&rustls::Error) -> bool| {
+            chain(&source).any(|cause| cause.downcast_ref().is_some_and(what))
+        };
+        if tls(is_untrusted) {
             Self::Certificate { request, source }
+        } else if tls(is_no_tls) {
+            Self::NoTls { request, source }
         } else {
             Self::Connection { request, source }
         }
@@ -225,6 +238,11 @@ fn is_untrusted(error: &rustls::Error) -> bool {
         error,
         rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented
     )
+}
+
+fn is_no_tls(error: &rustls::Error) -> bool {
+    let other = rustls::InvalidMessage::InvalidContentType;
+    matches!(error, rustls::Error::InvalidMessage(found) if *found == other)
 }
 
 /// The error and its causes; `io::Error` keeps its own out of `source()`.
@@ -264,7 +282,12 @@ fn refusal(request: &str, status: StatusCode, message: &str, code: Option<ErrorC
     let advice = match status {
         StatusCode::UNAUTHORIZED => "give credentials that the registry accepts",
         StatusCode::FORBIDDEN => "these credentials do not permit it",
-        StatusCode::NOT_FOUND if code.is_none() => "check the name, and that this is a registry",
+        StatusCode::NOT_FOUND => match code {
+            Some(ErrorCode::ManifestUnknown) => "check the tag or digest",
+            Some(ErrorCode::NameUnknown) => "check the repository's name",
+            Some(_) => return text,
+            None => "check the name, and that this is a registry",
+        },
         StatusCode::PAYLOAD_TOO_LARGE => "a proxy in front of the registry may limit bodies",
         StatusCode::TOO_MANY_REQUESTS => "wait, or log in for a higher limit",
         StatusCode::INSUFFICIENT_STORAGE => "the registry is full: make room there",

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use dvcr_core::oci::{
-    Algorithm, Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, Reference, Tag,
-    media_type,
+    Algorithm, Digest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, Reference, Tag, media_type,
 };
 use reqwest::{Method, header};
 
 use crate::{
     Error, Platform, Repository,
+    blob::REPORT_BYTES_MAX,
     client::ACCEPT,
     fields::{self, OCI_TAG},
     platform,
@@ -21,9 +21,6 @@ const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd
 
 /// Deepest nesting of indexes that is followed. Real ones have one level.
 const INDEX_DEPTH_MAX: usize = 4;
-
-/// Longest answer to a request that only reports.
-const REPORT_BYTES_MAX: u64 = 64 << 10;
 
 /// A manifest or index as the registry has it: its exact bytes, which have the digest.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -223,20 +220,6 @@ impl Repository {
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// A manifest by its descriptor: also its length must fit.
-    pub async fn manifest_of(&self, descriptor: &Descriptor) -> Result<RawManifest, Error> {
-        let manifest = self.manifest(&Reference::Digest(descriptor.digest)).await?;
-        let found = manifest.bytes.len() as u64;
-        if found != descriptor.size {
-            return Err(Error::Size {
-                what: self.shown(format_args!("@{}", descriptor.digest)),
-                expected: descriptor.size,
-                found,
-            });
-        }
-        Ok(manifest)
     }
 }
 

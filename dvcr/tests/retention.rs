@@ -131,6 +131,11 @@ fn rules_are_tried_and_then_applied_by_the_server_itself() {
         "{told}"
     );
     assert!(told.contains("2 stay, 2 go"), "{told}");
+    let nothing = "[[retention]]\nrepository = \"vi/**\"\nkeep = [{ tags = [\"release-*\"] }]\n";
+    std::fs::write(&file, nothing).unwrap();
+    let held = world.succeed(&["retention", "test", "--rules", file.to_str().unwrap()]);
+    assert!(held.contains("0 stay, 0 go\n4 held"), "{held}");
+    assert!(held.contains("4 of 4 tags would go at once"), "{held}");
     // Nothing is in force yet.
     let told = world.succeed(&["retention", "test", "--json"]);
     let items: Value = serde_json::from_str(&told).unwrap();
@@ -168,6 +173,20 @@ fn rules_are_tried_and_then_applied_by_the_server_itself() {
     );
     let log = world.server.log();
     assert!(log.contains("retention removed a tag"), "{log}");
+
+    // A rule that is wrong removes nothing until somebody insists.
+    let rules = r#"[{ repository = "vi/**", keep = [{ tags = ["release-*"] }] }]"#;
+    let mut world = World::new(&[("DVCR_RETENTION", rules), ("DVCR_GC_INTERVAL", "1s")]);
+    world.push("vi/debian", "a").unwrap();
+    poll("retention holds all tags", || {
+        let metrics = world.get("/metrics").text();
+        metrics.contains("dvcr_retention_held_repositories 1")
+    });
+    assert_eq!(world.tags("vi/debian"), ["a", "v1"]);
+    let log = world.server.log();
+    assert!(log.contains("such_as=vi/debian"), "{log}");
+    world.succeed(&["gc", "run", "--force", "--wait"]);
+    assert!(world.tags("vi/debian").is_empty());
 }
 
 #[test]
@@ -276,32 +295,15 @@ fn deletions_free_what_they_promise() {
 
 #[test]
 fn an_untrusted_certificate_is_not_an_absent_server() {
-    let directory = tempfile::tempdir().unwrap();
-    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (certificate, private) = (
-        directory.path().join("c.pem"),
-        directory.path().join("k.pem"),
-    );
-    std::fs::write(&certificate, key.cert.pem()).unwrap();
-    std::fs::write(&private, key.signing_key.serialize_pem()).unwrap();
-    let mut process = support::process::Process::start(support::server::serve(
-        &directory.path().join("data"),
-        &[
-            ("DVCR_TLS_CERTIFICATE", certificate.to_str().unwrap()),
-            ("DVCR_TLS_KEY", private.to_str().unwrap()),
-        ],
-    ));
-    let port = process.wait_for(LIMIT, |process| {
-        let log = process.log();
-        let mut ports = log.split("127.0.0.1:").skip(1).map(|rest| {
-            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(0);
-            rest[..end].to_owned()
-        });
-        ports.find(|port| !port.is_empty() && port != "0")
-    });
+    let tls = support::tls::Tls::new();
+    let (certificate, key) = (tls.certificate(), tls.key());
+    let server = Server::start(&[
+        ("DVCR_TLS_CERTIFICATE", &certificate),
+        ("DVCR_TLS_KEY", &key),
+    ]);
     let mut command = Command::new(program());
     command
-        .args(["ls", "--server", &format!("https://localhost:{port}")])
+        .args(["ls", "--server", &server.url()])
         .env_remove("DVCR_SERVER");
     let refused = run(command, LIMIT);
     assert!(!refused.success);

@@ -1,6 +1,10 @@
 //! Checksums of a source's bytes as they were received, before anything is unpacked.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    io::{self, Read},
+    str::FromStr,
+};
 
 use md5::Md5;
 use sha1::Sha1;
@@ -167,6 +171,39 @@ impl Hashing {
             }
         }
         Ok(())
+    }
+}
+
+/// The bytes of a source. Its end is an error with a [`Mismatch`] inside if they are not the expected ones.
+pub struct Checked<R> {
+    inner: R,
+    hashing: Option<Hashing>,
+}
+
+impl<R> Checked<R> {
+    /// Nothing was read of `inner` yet.
+    pub fn new(inner: R, checksums: &[Checksum]) -> Self {
+        Self {
+            inner,
+            hashing: Some(Hashing::new(checksums)),
+        }
+    }
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = self.inner.read(buf)?;
+        if len > 0 {
+            if let Some(hashing) = &mut self.hashing {
+                hashing.update(&buf[..len]);
+            }
+        } else if !buf.is_empty()
+            && let Some(hashing) = self.hashing.take()
+        {
+            let verified = hashing.verify();
+            verified.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        }
+        Ok(len)
     }
 }
 

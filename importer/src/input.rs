@@ -25,7 +25,7 @@ const READ_BYTES: usize = 1 << 20;
 /// Where and how much may be written on the way.
 #[derive(Copy, Clone, Debug)]
 pub struct Spool<'a> {
-    /// Directory of the temporary file, which has no name there.
+    /// Directory of the temporary file, which has no name there. Made if it is not there.
     pub dir: &'a Path,
     /// Most bytes of data in it; zeros take none.
     pub bytes_max: u64,
@@ -118,7 +118,9 @@ impl Input {
 
     /// Opens the disk in a stream that was unwrapped, by way of the temporary file.
     pub fn spool(mut stream: Unwrapped, spool: Spool<'_>) -> Result<Self, InputError> {
-        let file = tempfile::tempfile_in(spool.dir).map_err(InputError::Spool)?;
+        let made = std::fs::create_dir_all(spool.dir);
+        let file = made.and_then(|()| tempfile::tempfile_in(spool.dir));
+        let file = file.map_err(InputError::Spool)?;
         let spooled = fill(&file, &mut stream, spool.bytes_max)?;
         let source = FileSource::new(file).map_err(InputError::Spool)?;
         Ok(Self {

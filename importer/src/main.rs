@@ -26,9 +26,12 @@ Examples:
   dvcr-importer import https://example.org/disk.raw.xz registry.example.org/vi/disk:1 --checksum sha256:9f86d081...
   dvcr-importer import s3://bucket/disk.vmdk registry.example.org/vi/disk:1 --s3-endpoint https://s3.example.org
   zcat disk.gz | dvcr-importer import - 127.0.0.1:5000/vi/disk:1
-  dvcr-importer populate 127.0.0.1:5000/vi/debian:12 /dev/vdb
+  dvcr-importer populate registry.example.org/vi/debian:12 /dev/vdb --user me --password-file password
+  dvcr-importer populate https://example.org/disk.qcow2 /data --size 20Gi
+  dvcr-importer export registry.example.org/vi/debian:12 debian.qcow2 --format qcow2
+  dvcr-importer inspect registry.example.org/vi/debian:12 --compare registry.example.org/vi/debian:11
 
-What was interrupted goes on where it was when the same command is run again.
+A command that was interrupted goes on where it was when it is run again, and says so if it does not.
 Exit codes: 0 done, 1 failed for good, 2 wrong arguments, 75 failed and may succeed later, 130 stopped.";
 
 #[derive(Subcommand)]
@@ -41,32 +44,34 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.command {
+    match &arguments.command {
         Some(command) => run(command),
         None => match cli::pod::Contract::from_environment() {
-            Some(contract) => return cli::pod::main(contract),
+            Some(contract) => cli::pod::main(contract),
             None => {
                 // Nothing was asked for: the help tells what there is.
                 let _ = Arguments::command().print_help();
-                return ExitCode::from(2);
+                ExitCode::from(2)
             }
         },
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cli::outcome::report(&error),
     }
 }
 
-fn run(command: &Command) -> anyhow::Result<()> {
-    let process = cli::process::Process::start()?;
-    let (handle, cancel) = (process.runtime(), &process.cancel);
-    let result = match command {
-        Command::Import(args) => args.run(handle, process.stop.clone()),
-        Command::Populate(args) => args.run(handle, cancel),
-        Command::Export(args) => args.run(handle, cancel),
-        Command::Inspect(args) => args.run(handle),
+fn run(command: &Command) -> ExitCode {
+    let process = match cli::process::Process::start() {
+        Ok(process) => process,
+        Err(error) => return cli::outcome::report(&error, false),
     };
+    let result = match command {
+        Command::Import(args) => args.run(&process),
+        Command::Populate(args) => args.run(&process).map(drop),
+        Command::Export(args) => args.run(&process),
+        Command::Inspect(args) => args.run(&process),
+    };
+    let kept = process.kept.load(std::sync::atomic::Ordering::Relaxed);
     process.end();
-    result
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cli::outcome::report(&error, kept),
+    }
 }

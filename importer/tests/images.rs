@@ -344,13 +344,15 @@ impl dvcr_importer::image::Repository for Counting {
 
 /// Our layer of a disk, stored, with its annotations.
 fn indexed(bench: &Bench, repository: &Repository) -> Value {
-    let mut bytes = vec![];
-    let layer = write_layer(
+    layer_of(
+        repository,
         &Content::disk(&open(&bench.raw).unwrap()).unwrap(),
-        2,
-        &mut bytes,
     )
-    .unwrap();
+}
+
+fn layer_of(repository: &Repository, content: &Content) -> Value {
+    let mut bytes = vec![];
+    let layer = write_layer(content, 2, &mut bytes).unwrap();
     let mut descriptor = repository.blob("application/vnd.oci.image.layer.v1.tar+zstd", &bytes);
     descriptor["annotations"] = json!(layer.annotations().into_iter().collect::<BTreeMap<_, _>>());
     descriptor
@@ -414,6 +416,48 @@ fn an_index_that_does_not_fit_is_not_used() {
     let image = repository.resolve("v1", None).unwrap();
     assert_eq!(image.kind(), Kind::ContainerDisk);
     assert!(contents(&bench, open_image(&bench, &image, None).unwrap()).unwrap() == raw);
+}
+
+/// `import --verbatim` of `disk.img.gz` once became a volume with the compressed bytes on it.
+#[test]
+fn a_file_that_was_kept_in_its_wrapping_is_unwrapped() {
+    let bench = Bench::new(Pattern::Mixed, 2 << 20);
+    let raw = fs::read(&bench.raw).unwrap();
+    let qcow2 = fs::read(bench.image("qcow2", &["-c"])).unwrap();
+    let repository = Repository::new();
+    for file in [
+        gzip(&raw),
+        zstd(&qcow2),
+        tar(&[File("disk.qcow2", &qcow2)]),
+        qcow2,
+    ] {
+        let content = Content::Verbatim(Arc::new(file));
+        repository.image("v1", IMAGE_CONFIG, &[layer_of(&repository, &content)]);
+        let image = repository.resolve("v1", None).unwrap();
+        assert_eq!(image.kind(), Kind::Indexed);
+        assert!(contents(&bench, open_image(&bench, &image, None).unwrap()).unwrap() == raw);
+    }
+}
+
+/// A fixed VHD in an image is a disk with a footer to whom looks for one, and an error to everybody else.
+#[test]
+fn the_footer_of_a_vhd_in_an_image() {
+    let bench = Bench::new(Pattern::Mixed, 2 << 20);
+    let vhd = fs::read(bench.image("vpc", &["-o", "subformat=fixed,force_size=on"])).unwrap();
+    let repository = Repository::new();
+    let layer = repository.blob(TAR, &gzip(&tar(&[File("disk/disk.vhd", &vhd)])));
+    repository.image("v1", IMAGE_CONFIG, &[layer]);
+    let error = disk(&bench, &repository, "v1").unwrap_err();
+    assert!(error.contains("fixed VHD"), "{error}");
+    let image = repository.resolve("v1", None).unwrap();
+    let source = open_image(&bench, &image, None).unwrap();
+    let Disk::Stream(stream) = source.disk else {
+        panic!("{source:?}");
+    };
+    let (mut stream, mut found) = (stream.with_footer(), vec![]);
+    io::Read::read_to_end(&mut stream, &mut found).unwrap();
+    stream.finish().unwrap();
+    assert!(found == vhd);
 }
 
 /// A byte that changed in the store is noticed before anything is declared whole.

@@ -15,7 +15,8 @@ pub struct GcRunRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 0)]
     pub grace_seconds: Option<u64>,
-    /// Also where that removes more at once than `gc.removed_percent` of the settings allows.
+    /// Also where that removes more at once than `gc.removed_percent` of the settings allows, and most tags of a repository where
+    /// retention rules keep none of these.
     pub force: bool,
 }
 

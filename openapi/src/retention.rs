@@ -28,6 +28,10 @@ pub struct RetentionRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "24h")]
     pub untagged_after: Option<String>,
+    /// Whether one round may remove more than half of ten or more tags of a repository, or all tags that it has. Without it such a
+    /// round removes none of them.
+    #[serde(default)]
+    pub allow_mass_removal: bool,
     /// Which tags stay: those that at least one entry keeps. Without an entry all do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<KeepRule>,
@@ -93,6 +97,9 @@ pub struct RetentionItem {
     pub since: Timestamp,
     /// Whether it stays in the next round.
     pub kept: bool,
+    /// Whether it stays only because too many tags of the repository would go at once: `allow_mass_removal` of the rule, or a
+    /// collection with `force`, lets it go.
+    pub held: bool,
     /// When a manifest goes that stays now; null where nothing removes it, and for tags.
     pub due_at: Option<Timestamp>,
     /// The number of the rule for the repository, from 0; null where none fits.

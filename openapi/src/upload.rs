@@ -10,7 +10,7 @@ use crate::{Client, Error, Page, PageQuery, Timestamp};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Upload {
     /// The session.
-    #[schema(example = "0b8b2f9c4d1e6a7f8091a2b3c4d5e6f7")]
+    #[schema(example = "019aa7c54d1e7a7f8091a2b3c4d5e6f7")]
     pub id: String,
     /// The repository that it belongs to.
     pub repository: String,
@@ -20,6 +20,8 @@ pub struct Upload {
     pub received_bytes: u64,
     /// Whether a request works on it now.
     pub active: bool,
+    /// When it began; null if an earlier version of the server began it.
+    pub began_at: Option<Timestamp>,
     /// When its last request began or got to a checkpoint.
     pub last_request_at: Timestamp,
     /// When it is given up unless it goes on.
@@ -27,7 +29,7 @@ pub struct Upload {
 }
 
 impl Client {
-    /// Uploads in progress, in the order of their ids.
+    /// Uploads in progress, the oldest first.
     pub async fn uploads(&self, page: &PageQuery) -> Result<Page<Upload>, Error> {
         self.call(Method::GET, "/api/v1/uploads")
             .query(page)

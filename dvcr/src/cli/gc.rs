@@ -50,7 +50,7 @@ enum GcCommand {
         /// uploads in progress holds in any case.
         #[arg(long, value_name = "DURATION")]
         grace: Option<Time>,
-        /// Also where that removes more at once than gc.removed_percent allows.
+        /// Also where that removes more at once than gc.removed_percent allows, or retention rules most tags of a repository.
         #[arg(long)]
         force: bool,
         /// Wait until it is over.

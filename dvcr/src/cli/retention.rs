@@ -16,6 +16,11 @@ pub(super) const EXAMPLES: &str = "Examples:
 
 docs/retention.md says what rules mean. Nothing of this changes anything.";
 
+/// What to do about tags that are held.
+const HELD: &str =
+    "held: a round removes at most half of ten or more tags of a repository, and never all that it has.
+If they are to go, let them go once with `dvcr gc run --force`, or always with `allow_mass_removal = true` in the rule.";
+
 /// Longest file of rules, as of settings.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -40,7 +45,7 @@ enum RetentionCommand {
         /// A TOML file with [[retention]] and [[immutable]] to try instead of the rules in force. A whole settings file will do.
         #[arg(long, value_name = "FILE")]
         rules: Option<PathBuf>,
-        /// Only what would go.
+        /// Only what would go, or is held.
         #[arg(long)]
         removed: bool,
         #[command(flatten)]
@@ -101,9 +106,10 @@ async fn test(
 ) -> anyhow::Result<()> {
     let client = server.client()?;
     let mut items = all(async |page| client.retention_plan(request, &page).await).await?;
-    let kept = items.iter().filter(|item| item.kept).count();
-    let gone = items.len() - kept;
-    items.retain(|item| !removed || !item.kept);
+    let held = items.iter().filter(|item| item.held).count();
+    let gone = items.iter().filter(|item| !item.kept).count();
+    let kept = items.len() - held - gone;
+    items.retain(|item| !removed || !item.kept || item.held);
     if server.json {
         return table::print_json(&items);
     }
@@ -111,6 +117,9 @@ async fn test(
     rows.add_rows(items.iter().map(row));
     table::print(&rows)?;
     println!("{kept} stay, {gone} go");
+    if held > 0 {
+        println!("{held} {HELD}");
+    }
     Ok(())
 }
 
@@ -121,11 +130,13 @@ fn row(item: &RetentionItem) -> [String; 5] {
         digest,
         since,
         kept,
+        held,
         due_at,
         rule: _,
         reason,
     } = item;
     let verdict = match (kept, due_at) {
+        _ if *held => "held".to_owned(),
         (true, None) => "stays".to_owned(),
         (true, Some(due)) => format!("stays until {due}"),
         (false, _) => "goes".to_owned(),

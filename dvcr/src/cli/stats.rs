@@ -34,29 +34,20 @@ pub(super) async fn run(args: StatsArgs) -> anyhow::Result<()> {
 
 /// Figures in words, then the ratio that people look for.
 fn rows(stats: &Stats) -> Vec<[String; 2]> {
-    let Stats {
-        blobs,
-        chunks,
-        logical_bytes,
-        stored_bytes,
-        shared_bytes,
-        pack_bytes,
-        estimated,
-    } = *stats;
     let size = |name: &str, bytes| [name.to_owned(), table::bytes(bytes)];
     let mut rows = vec![
-        ["blobs".to_owned(), blobs.to_string()],
-        ["chunks".to_owned(), chunks.to_string()],
-        size("logical", logical_bytes),
-        size("stored", stored_bytes),
+        ["blobs".to_owned(), stats.blobs.to_string()],
+        ["chunks".to_owned(), stats.chunks.to_string()],
+        size("logical", stats.logical_bytes),
+        size("stored", stats.stored_bytes),
     ];
-    rows.extend(shared_bytes.map(|bytes| size("shared", bytes)));
-    rows.extend(pack_bytes.map(|bytes| size("packs", bytes)));
-    if estimated {
+    rows.extend(stats.shared_bytes.map(|bytes| size("shared", bytes)));
+    rows.extend(stats.pack_bytes.map(|bytes| size("packs", bytes)));
+    if stats.estimated {
         rows.push(["estimated".to_owned(), "yes".to_owned()]);
     }
-    if stored_bytes > 0 {
-        let ratio = logical_bytes as f64 / stored_bytes as f64;
+    if stats.stored_bytes > 0 {
+        let ratio = stats.logical_bytes as f64 / stats.stored_bytes as f64;
         rows.push(["logical / stored".to_owned(), format!("{ratio:.2}")]);
     }
     rows

@@ -5,8 +5,8 @@ use clap::Args;
 use super::{ServerArgs, table};
 
 pub(super) const EXAMPLES: &str = "Examples:
-  dvcr uploads                      what is on its way, how far it is, and when it is given up
-  dvcr uploads --cancel 0b8b2f9c4d1e6a7f8091a2b3c4d5e6f7
+  dvcr uploads                      what is on its way, since when, how far it is, and when it is given up
+  dvcr uploads --cancel 019aa7c54d1e7a7f8091a2b3c4d5e6f7
 
 What a cancelled upload has sent goes with the next collection of garbage.";
 
@@ -34,7 +34,15 @@ pub(super) async fn run(args: UploadsArgs) -> anyhow::Result<()> {
     if server.json {
         return table::print_json(&uploads);
     }
-    let mut table = table::table(&["ID", "REPOSITORY", "BY", "RECEIVED", "NOW", "EXPIRES"]);
+    let mut table = table::table(&[
+        "ID",
+        "REPOSITORY",
+        "BY",
+        "RECEIVED",
+        "NOW",
+        "BEGAN",
+        "EXPIRES",
+    ]);
     table.add_rows(uploads.into_iter().map(|upload| {
         let now = if upload.active { "active" } else { "idle" };
         [
@@ -43,6 +51,7 @@ pub(super) async fn run(args: UploadsArgs) -> anyhow::Result<()> {
             upload.principal,
             table::bytes(upload.received_bytes),
             now.to_owned(),
+            upload.began_at.map_or("?".to_owned(), |at| at.to_string()),
             upload.expires_at.to_string(),
         ]
     }));

@@ -124,8 +124,8 @@ pub struct GarbageCollector {
     before: OnceLock<Before>,
 }
 
-/// Something done at the begin of each collection. It tells its errors itself.
-pub type Before = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+/// Something done at the begin of each collection, which hears whether that is one with force. It tells its errors itself.
+pub type Before = Box<dyn Fn(bool) -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl GarbageCollector {
     /// A collector for this store. Reviews of what is deleted are put off for `grace`.

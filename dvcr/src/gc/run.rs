@@ -344,7 +344,7 @@ impl GarbageCollector {
 
     async fn collect_now(&self, options: RunOptions) -> Result<Collected, StoreError> {
         if let Some(before) = self.before.get() {
-            before().await;
+            before(options.force).await;
         }
         let reviewed = self.review(options.grace).await?;
         self.stats.reviews.fetch_add(reviewed.reviews, Relaxed);

@@ -5,9 +5,11 @@
 //! 2 sha512) and the raw bytes. `docs/format.md` has the table.
 
 mod finding;
+mod review;
 mod row;
 
 pub use finding::{Finding, finding, finding_of, findings, found_blobs, pack_hold, scrub_state};
+pub use review::{Review, review_blob, review_of, reviews_due};
 pub use row::{Row, blob_of, checkpointed, edges_to, parent_of, recipe_of, row_of};
 
 use dvcr_core::{
@@ -125,12 +127,6 @@ pub fn inline(digest: &Digest) -> Key {
 #[must_use]
 pub fn recipe(id: u64, part: u32) -> Key {
     key(RECIPE, &[&id.to_be_bytes(), &part.to_be_bytes()])
-}
-
-/// All parts of a recipe.
-#[must_use]
-pub fn recipe_parts(id: u64) -> KeyRange {
-    prefix(key(RECIPE, &[&id.to_be_bytes()]))
 }
 
 /// Keys of all rows of one recipe with so many parts.
@@ -314,76 +310,6 @@ pub fn uploads() -> KeyRange {
     prefix(vec![UPLOAD])
 }
 
-/// A blob of a repository to be looked at again at `due_ms`: does anything still refer to it?
-#[must_use]
-pub fn review_blob(due_ms: u64, repository: &RepositoryName, digest: &Digest) -> Key {
-    key(
-        REVIEW,
-        &[
-            &due_ms.to_be_bytes(),
-            b"b",
-            repository.as_str().as_bytes(),
-            &[0],
-            &digest.to_key(),
-        ],
-    )
-}
-
-/// A manifest of a repository to be looked at again at `due_ms`. No longer written: [`untagged`] took its place.
-#[must_use]
-pub fn review_manifest(due_ms: u64, repository: &RepositoryName, digest: &Digest) -> Key {
-    key(
-        REVIEW,
-        &[
-            &due_ms.to_be_bytes(),
-            b"m",
-            repository.as_str().as_bytes(),
-            &[0],
-            &digest.to_key(),
-        ],
-    )
-}
-
-/// All reviews that are due at `now_ms`.
-#[must_use]
-pub fn reviews_due(now_ms: u64) -> KeyRange {
-    KeyRange {
-        from: vec![REVIEW],
-        to: key(REVIEW, &[&now_ms.saturating_add(1).to_be_bytes()]),
-    }
-}
-
-/// What a row among the reviews is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Review {
-    /// When it is due, milliseconds since 1970.
-    pub due_ms: u64,
-    /// The repository.
-    pub repository: RepositoryName,
-    /// The blob or manifest.
-    pub digest: Digest,
-    /// Whether it is a manifest.
-    pub manifest: bool,
-}
-
-/// Reads the key of a review.
-#[must_use]
-pub fn review_of(key: &[u8]) -> Option<Review> {
-    let (due, rest) = key.strip_prefix(&[REVIEW])?.split_first_chunk::<8>()?;
-    let (kind, rest) = rest.split_first()?;
-    let end = rest.iter().position(|byte| *byte == 0)?;
-    Some(Review {
-        due_ms: u64::from_be_bytes(*due),
-        repository: std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?,
-        digest: Digest::from_key(&rest[end + 1..]).ok()?,
-        manifest: match kind {
-            b'b' => false,
-            b'm' => true,
-            _ => return None,
-        },
-    })
-}
-
 /// A repository.
 #[must_use]
 pub fn repository(name: &str) -> Key {
@@ -507,25 +433,6 @@ mod tests {
         assert_eq!(chunk_of(&chunk(&id)), Some(id));
         let range = chunks_of_part(0b101, 3);
         assert!(range.from <= chunk(&id) && chunk(&id) < range.to);
-    }
-
-    #[test]
-    fn reviews_read_back_in_the_order_of_their_time() {
-        let repository: RepositoryName = "a/b".parse().unwrap();
-        let digest = Digest::sha256(b"");
-        let review = |due_ms, manifest| Review {
-            due_ms,
-            repository: repository.clone(),
-            digest,
-            manifest,
-        };
-        let blob = review_blob(5, &repository, &digest);
-        assert_eq!(review_of(&blob), Some(review(5, false)));
-        let manifest = review_manifest(6, &repository, &digest);
-        assert_eq!(review_of(&manifest), Some(review(6, true)));
-        let due = reviews_due(5);
-        assert!(due.from < blob && blob < due.to && manifest >= due.to);
-        assert_eq!(review_of(&due.from), None);
     }
 
     #[test]

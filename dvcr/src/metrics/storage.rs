@@ -10,11 +10,12 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder, NoLabelSet},
+    encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Unit,
 };
 
+use self::Kind::{ByteCounter, ByteGauge, Counter, Gauge, SecondGauge};
 use crate::{
     checkpoint::CheckpointStats,
     durations::Durations,
@@ -61,254 +62,103 @@ impl fmt::Debug for StorageCollector {
     }
 }
 
+/// What a figure is, and its unit.
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    ByteCounter,
+    Gauge,
+    ByteGauge,
+    SecondGauge,
+}
+
+/// A figure: what it is, its name, what it says, where it is read.
+type Figure = (
+    Kind,
+    &'static str,
+    &'static str,
+    fn(&StorageCollector) -> u64,
+);
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Relaxed)
+}
+
+#[rustfmt::skip] // A figure a line.
+const FIGURES: &[Figure] = &[
+    (ByteCounter, "ingest", "Bytes of blobs taken in", |s| get(&s.store.stats().ingested_bytes)),
+    (ByteCounter, "dedup_hit", "Bytes of chunks that were stored already", |s| get(&s.store.stats().deduplicated_bytes)),
+    (ByteCounter, "zero", "Bytes of zero runs, which take no space", |s| get(&s.store.stats().zero_bytes)),
+    (ByteCounter, "stored_new", "Bytes appended to packs, headers included", |s| get(&s.store.stats().stored_bytes)),
+    (ByteCounter, "gc_freed", "Bytes that garbage collection gave back to the device", |s| get(&s.gc.freed_bytes)),
+    (ByteCounter, "gc_moved", "Bytes that garbage collection copied for that", |s| get(&s.gc.moved_bytes)),
+    (ByteCounter, "scrub", "Stored bytes that scrubs read and verified", |s| get(&s.scrub.bytes)),
+    (Counter, "dedup_hit_chunks", "Chunks that were stored already", |s| get(&s.store.stats().deduplicated_chunks)),
+    (Counter, "hurried_chunks", "Chunks stored with less compression because the workers were behind", |s| get(&s.store.stats().hurried_chunks)),
+    (Counter, "poisoned_packs", "Packs taken out of use after a failed write", |s| get(&s.store.stats().poisoned_packs)),
+    (Counter, "cache_hits", "Chunks that a read found decoded", |s| get(&s.store.stats().cache_hits)),
+    (Counter, "cache_misses", "Chunks that a read had to fetch and decode", |s| get(&s.store.stats().cache_misses)),
+    (Counter, "bad_chunks", "Reads that found a stored chunk missing or damaged", |s| get(&s.store.stats().bad_chunks)),
+    (Counter, "gc_reviews", "Reviews looked at", |s| get(&s.gc.reviews)),
+    (Counter, "gc_removed_blobs", "Blobs that garbage collection removed", |s| get(&s.gc.removed_blobs)),
+    (Counter, "gc_damaged_packs", "Packs that could not be emptied because of damage", |s| get(&s.gc.damaged_packs)),
+    (Counter, "gc_refused", "Collections not done because they would have removed too much at once", |s| get(&s.gc.refused)),
+    (Counter, "checkpoints", "Checkpoints taken", |s| get(&s.checkpoints.taken)),
+    (Counter, "checkpoint_failures", "Checkpoints that failed", |s| get(&s.checkpoints.failed)),
+    (Counter, "retention_removed_tags", "Tags that retention rules removed", |s| get(&s.registry.retention_stats().tags)),
+    (Counter, "retention_removed_manifests", "Manifests that nothing needed any more and that retention removed", |s| get(&s.registry.retention_stats().manifests)),
+    (Counter, "retention_failures", "Rounds of retention that ended with an error", |s| get(&s.registry.retention_stats().failures)),
+    (Counter, "gc_failures", "Collections that ended with an error", |s| get(&s.gc.failures)),
+    (Counter, "metadata_transactions", "Metadata transactions applied", |s| s.meta.transactions()),
+    (Counter, "metadata_conflicts", "Metadata transactions whose checks did not hold", |s| s.meta.conflicts()),
+    (Counter, "metadata_failures", "Metadata transactions that failed", |s| s.meta.failures()),
+    (ByteGauge, "logical", "Sum of the lengths of all blobs, each counted once", |s| get(&s.sizes.logical_bytes)),
+    (ByteGauge, "stored", "Bytes that packs take", |s| get(&s.sizes.stored_bytes)),
+    (ByteGauge, "gc_dead", "Bytes of packs to which nothing referred when packs were last looked at", |s| get(&s.gc.dead_bytes)),
+    (ByteGauge, "checkpoint", "Bytes of the newest checkpoint", |s| get(&s.checkpoints.newest_bytes)),
+    (ByteGauge, "cache", "Bytes of decoded chunks in memory", |s| s.store.cached_bytes()),
+    (ByteGauge, "ingest_memory", "Memory that running uploads hold for bytes that are not stored yet", |s| s.store.ingest_memory_bytes()),
+    (Gauge, "blobs", "Blobs", |s| get(&s.sizes.blobs)),
+    (Gauge, "gc_condemned_packs", "Packs that are being emptied, or could not be", |s| s.store.condemned_packs() as u64),
+    (Gauge, "scrub_damaged_chunks", "Chunks that are known to be damaged", |s| get(&s.scrub.found_chunks)),
+    (Gauge, "scrub_damaged_blobs", "Blobs that are known to be damaged; pushing them again heals them", |s| get(&s.scrub.found_blobs)),
+    (Gauge, "scrub_damaged_packs", "Packs that cannot be listed", |s| get(&s.scrub.found_packs)),
+    (Gauge, "retention_held_repositories", "Repositories whose tags the last round of retention left alone because too many would have gone at once", |s| get(&s.registry.retention_stats().held_repositories)),
+    (Gauge, "compress_queue", "Blocks that wait for or are with a compression worker", |s| s.store.stats().compress_queue.load(Relaxed) as u64),
+    (Gauge, "metadata_queue", "Metadata transactions that wait for the writer", |s| s.meta.queued()),
+    (Gauge, "uploads_active", "Upload sessions with a request, or without anything stored yet", |s| s.registry.active_uploads() as u64),
+    (SecondGauge, "gc_oldest_review", "How long the oldest review that is due waits", |s| get(&s.sizes.oldest_review_seconds)),
+    (SecondGauge, "gc_success_time", "When the last collection without an error ended, Unix time; 0 before the first", |s| get(&s.gc.succeeded_ms) / 1000),
+    (SecondGauge, "scrub_full_pass_time", "When the last scrub of all packs ended, Unix time; 0 while there was none", |s| get(&s.scrub.full_pass_ms) / 1000),
+    (SecondGauge, "checkpoint_time", "As of when the newest checkpoint is, Unix time; 0 while there is none", |s| get(&s.checkpoints.newest_ms) / 1000),
+];
+
 impl Collector for StorageCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let mut write = Write(&mut encoder);
-        let stats = self.store.stats();
-        let (meta, gc, checkpoints) = (&self.meta, &self.gc, &self.checkpoints);
-        let scrub = &self.scrub;
-        let get = |counter: &AtomicU64| counter.load(Relaxed);
-        for (name, help, value) in [
-            ("ingest", "Bytes of blobs taken in", &stats.ingested_bytes),
-            (
-                "dedup_hit",
-                "Bytes of chunks that were stored already",
-                &stats.deduplicated_bytes,
-            ),
-            (
-                "zero",
-                "Bytes of zero runs, which take no space",
-                &stats.zero_bytes,
-            ),
-            (
-                "stored_new",
-                "Bytes appended to packs, headers included",
-                &stats.stored_bytes,
-            ),
-            (
-                "gc_freed",
-                "Bytes that garbage collection gave back to the device",
-                &gc.freed_bytes,
-            ),
-            (
-                "gc_moved",
-                "Bytes that garbage collection copied for that",
-                &gc.moved_bytes,
-            ),
-            (
-                "scrub",
-                "Stored bytes that scrubs read and verified",
-                &scrub.bytes,
-            ),
-        ] {
-            write.counter(name, help, Some(Unit::Bytes), get(value))?;
-        }
-        for (name, help, value) in [
-            (
-                "dedup_hit_chunks",
-                "Chunks that were stored already",
-                get(&stats.deduplicated_chunks),
-            ),
-            (
-                "hurried_chunks",
-                "Chunks stored with less compression because the workers were behind",
-                get(&stats.hurried_chunks),
-            ),
-            (
-                "poisoned_packs",
-                "Packs taken out of use after a failed write",
-                get(&stats.poisoned_packs),
-            ),
-            (
-                "cache_hits",
-                "Chunks that a read found decoded",
-                get(&stats.cache_hits),
-            ),
-            (
-                "cache_misses",
-                "Chunks that a read had to fetch and decode",
-                get(&stats.cache_misses),
-            ),
-            (
-                "bad_chunks",
-                "Reads that found a stored chunk missing or damaged",
-                get(&stats.bad_chunks),
-            ),
-            ("gc_reviews", "Reviews looked at", get(&gc.reviews)),
-            (
-                "gc_removed_blobs",
-                "Blobs that garbage collection removed",
-                get(&gc.removed_blobs),
-            ),
-            (
-                "gc_damaged_packs",
-                "Packs that could not be emptied because of damage",
-                get(&gc.damaged_packs),
-            ),
-            (
-                "gc_refused",
-                "Collections not done because they would have removed too much at once",
-                get(&gc.refused),
-            ),
-            ("checkpoints", "Checkpoints taken", get(&checkpoints.taken)),
-            (
-                "checkpoint_failures",
-                "Checkpoints that failed",
-                get(&checkpoints.failed),
-            ),
-            (
-                "retention_removed_tags",
-                "Tags that retention rules removed",
-                get(&self.registry.retention_stats().tags),
-            ),
-            (
-                "retention_removed_manifests",
-                "Manifests that nothing needed any more and that retention removed",
-                get(&self.registry.retention_stats().manifests),
-            ),
-            (
-                "gc_failures",
-                "Collections that ended with an error",
-                get(&gc.failures),
-            ),
-            (
-                "metadata_transactions",
-                "Metadata transactions applied",
-                meta.transactions(),
-            ),
-            (
-                "metadata_conflicts",
-                "Metadata transactions whose checks did not hold",
-                meta.conflicts(),
-            ),
-            (
-                "metadata_failures",
-                "Metadata transactions that failed",
-                meta.failures(),
-            ),
-        ] {
-            write.counter(name, help, None, value)?;
-        }
-        for (name, help, value) in [
-            (
-                "logical",
-                "Sum of the lengths of all blobs, each counted once",
-                get(&self.sizes.logical_bytes),
-            ),
-            (
-                "stored",
-                "Bytes that packs take",
-                get(&self.sizes.stored_bytes),
-            ),
-            (
-                "gc_dead",
-                "Bytes of packs to which nothing referred when packs were last looked at",
-                get(&gc.dead_bytes),
-            ),
-            (
-                "checkpoint",
-                "Bytes of the newest checkpoint",
-                get(&checkpoints.newest_bytes),
-            ),
-            (
-                "cache",
-                "Bytes of decoded chunks in memory",
-                self.store.cached_bytes(),
-            ),
-            (
-                "ingest_memory",
-                "Memory that running uploads hold for bytes that are not stored yet",
-                self.store.ingest_memory_bytes(),
-            ),
-        ] {
-            write.gauge(name, help, Some(Unit::Bytes), value)?;
-        }
-        for (name, help, value) in [
-            ("blobs", "Blobs", get(&self.sizes.blobs)),
-            (
-                "gc_condemned_packs",
-                "Packs that are being emptied, or could not be",
-                self.store.condemned_packs() as u64,
-            ),
-            (
-                "scrub_damaged_chunks",
-                "Chunks that are known to be damaged",
-                get(&scrub.found_chunks),
-            ),
-            (
-                "scrub_damaged_blobs",
-                "Blobs that are known to be damaged; pushing them again heals them",
-                get(&scrub.found_blobs),
-            ),
-            (
-                "scrub_damaged_packs",
-                "Packs that cannot be listed",
-                get(&scrub.found_packs),
-            ),
-            (
-                "compress_queue",
-                "Blocks that wait for or are with a compression worker",
-                stats.compress_queue.load(Relaxed) as u64,
-            ),
-            (
-                "metadata_queue",
-                "Metadata transactions that wait for the writer",
-                meta.queued(),
-            ),
-            (
-                "uploads_active",
-                "Upload sessions with a request, or without anything stored yet",
-                self.registry.active_uploads() as u64,
-            ),
-        ] {
-            write.gauge(name, help, None, value)?;
+        for (kind, name, help, read) in FIGURES {
+            write.figure(*kind, name, help, read(self))?;
         }
         if let Some(room) = self.store.room() {
-            for (name, help, value) in [
-                (
-                    "device_free",
-                    "Bytes free on the device of the packs",
-                    room.free_bytes,
-                ),
-                (
-                    "device_reserve",
-                    "Bytes of those that uploads never take",
-                    room.reserve_bytes,
-                ),
-            ] {
-                write.gauge(name, help, Some(Unit::Bytes), value)?;
-            }
+            let (free, reserve) = (room.free_bytes, room.reserve_bytes);
+            write.figure(
+                ByteGauge,
+                "device_free",
+                "Bytes free on the device of the packs",
+                free,
+            )?;
+            write.figure(
+                ByteGauge,
+                "device_reserve",
+                "Bytes of those that uploads never take",
+                reserve,
+            )?;
         }
-        for (name, help, value) in [
-            (
-                "gc_oldest_review",
-                "How long the oldest review that is due waits",
-                get(&self.sizes.oldest_review_seconds),
-            ),
-            (
-                "gc_success_time",
-                "When the last collection without an error ended, Unix time; 0 before the first",
-                get(&gc.succeeded_ms) / 1000,
-            ),
-        ] {
-            write.gauge(name, help, Some(Unit::Seconds), value)?;
-        }
+        let stats = self.store.stats();
         write.durations(
             "gc_collection",
             "How long a collection took",
-            &gc.collections,
-        )?;
-        write.gauge(
-            "scrub_full_pass_time",
-            "When the last scrub of all packs ended, Unix time; 0 while there was none",
-            Some(Unit::Seconds),
-            get(&scrub.full_pass_ms) / 1000,
-        )?;
-        write.gauge(
-            "checkpoint_time",
-            "As of when the newest checkpoint is, Unix time; 0 while there is none",
-            Some(Unit::Seconds),
-            get(&checkpoints.newest_ms) / 1000,
+            &self.gc.collections,
         )?;
         write.durations(
             "fsync",
@@ -318,7 +168,7 @@ impl Collector for StorageCollector {
         write.durations(
             "metadata_commit",
             "How long a durable commit of the metadata took; each may hold many transactions",
-            meta.commits(),
+            self.meta.commits(),
         )
     }
 }
@@ -326,44 +176,30 @@ impl Collector for StorageCollector {
 struct Write<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
 impl Write<'_, '_> {
-    fn metric(
-        &mut self,
-        (name, help): (&str, &str),
-        unit: Option<Unit>,
-        kind: MetricType,
-        encode: impl FnOnce(MetricEncoder<'_>) -> fmt::Result,
-    ) -> fmt::Result {
-        encode(self.0.encode_descriptor(name, help, unit.as_ref(), kind)?)
-    }
-
-    fn counter(&mut self, name: &str, help: &str, unit: Option<Unit>, value: u64) -> fmt::Result {
-        self.metric((name, help), unit, MetricType::Counter, |encoder| {
-            ConstCounter::new(value).encode(encoder)
-        })
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, unit: Option<Unit>, value: u64) -> fmt::Result {
-        let value = i64::try_from(value).unwrap_or(i64::MAX);
-        self.metric((name, help), unit, MetricType::Gauge, |encoder| {
-            ConstGauge::new(value).encode(encoder)
-        })
+    fn figure(&mut self, kind: Kind, name: &str, help: &str, value: u64) -> fmt::Result {
+        let (metric, unit) = match kind {
+            Counter => (MetricType::Counter, None),
+            ByteCounter => (MetricType::Counter, Some(Unit::Bytes)),
+            Gauge => (MetricType::Gauge, None),
+            ByteGauge => (MetricType::Gauge, Some(Unit::Bytes)),
+            SecondGauge => (MetricType::Gauge, Some(Unit::Seconds)),
+        };
+        let encoder = self
+            .0
+            .encode_descriptor(name, help, unit.as_ref(), metric)?;
+        match kind {
+            Counter | ByteCounter => ConstCounter::new(value).encode(encoder),
+            Gauge | ByteGauge | SecondGauge => {
+                ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)
+            }
+        }
     }
 
     fn durations(&mut self, name: &str, help: &str, durations: &Durations) -> fmt::Result {
         let buckets: Vec<_> = durations.buckets().collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
-        self.metric(
-            (name, help),
-            Some(Unit::Seconds),
-            MetricType::Histogram,
-            |mut encoder| {
-                encoder.encode_histogram::<NoLabelSet>(
-                    durations.sum_seconds(),
-                    count,
-                    &buckets,
-                    None,
-                )
-            },
-        )
+        let (kind, unit) = (MetricType::Histogram, Unit::Seconds);
+        let mut encoder = self.0.encode_descriptor(name, help, Some(&unit), kind)?;
+        encoder.encode_histogram::<NoLabelSet>(durations.sum_seconds(), count, &buckets, None)
     }
 }

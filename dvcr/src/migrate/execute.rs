@@ -19,7 +19,10 @@ use super::{
 /// Whether an error says that nobody is there, or that nobody has time: the client has already tried again for some minutes.
 pub(super) fn is_away(error: &Error) -> bool {
     match error {
-        Error::Connection { .. } | Error::Stalled { .. } | Error::Certificate { .. } => true,
+        Error::Connection { .. }
+        | Error::Stalled { .. }
+        | Error::Certificate { .. }
+        | Error::NoTls { .. } => true,
         _ => matches!(
             error.status(),
             Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)

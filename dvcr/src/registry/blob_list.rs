@@ -59,18 +59,14 @@ impl Registry {
         self.may_look(who, repository).await?;
         let inner = &self.0;
         let all = repository.map_or_else(key::blobs, key::holds);
-        let mut range = match (after, repository) {
+        let range = match (after, repository) {
             (Some(after), Some(name)) => key::after(all.clone(), &key::hold(name, after)),
             (Some(after), None) => key::after(all.clone(), &key::blob(after)),
             (None, _) => all.clone(),
         };
         let mut items = Vec::new();
-        loop {
-            let rows = inner.meta.scan(&range, n + 1).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(Page { items, more: false });
-            };
-            range = key::after(range, last);
+        let mut pages = inner.pages(range, n + 1);
+        while let Some(rows) = pages.next().await? {
             let found = rows.iter().filter_map(|(key, value)| {
                 let digest = Digest::from_key(key::last_field(&all, key)).ok()?;
                 Some((digest, key, value))
@@ -89,6 +85,7 @@ impl Registry {
                 items.extend(blob.map(|blob| entry(digest, &blob, hold)));
             }
         }
+        Ok(Page { items, more: false })
     }
 
     /// What a blob takes and shares; with `repository`, only if that holds it. Walks over all blobs.

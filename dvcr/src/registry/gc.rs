@@ -116,11 +116,9 @@ impl Registry {
     pub async fn gc_status(&self, who: &Principal) -> Result<GcStatus, RegistryError> {
         policy::authorize(who, None, Action::Admin)?;
         let inner = &self.0;
-        let (mut range, mut condemned_packs) = (key::packs(), 0);
-        loop {
-            let rows = inner.meta.scan(&range, 1000).await?;
-            let Some((last, _)) = rows.last() else { break };
-            range = key::after(range, last);
+        let mut condemned_packs = 0;
+        let mut pages = inner.pages(key::packs(), 1000);
+        while let Some(rows) = pages.next().await? {
             for (key, value) in &rows {
                 let state = PackRecord::decode(key, value)?.state;
                 condemned_packs += u64::from(state == PackState::Condemned);

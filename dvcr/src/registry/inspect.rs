@@ -140,17 +140,13 @@ impl Registry {
             return Err(RegistryError::NameUnknown(repository.clone()));
         }
         let all = key::manifests(repository);
-        let mut range = match after {
+        let range = match after {
             Some(after) => key::after(all.clone(), &key::manifest(repository, after)),
             None => all.clone(),
         };
         let mut items = Vec::new();
-        loop {
-            let rows = inner.meta.scan(&range, MANIFEST_PAGE).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(Page { items, more: false });
-            };
-            range = key::after(range, last);
+        let mut pages = inner.pages(range, MANIFEST_PAGE);
+        while let Some(rows) = pages.next().await? {
             for (key, value) in &rows {
                 let Ok(digest) = Digest::from_key(key::last_field(&all, key)) else {
                     continue;
@@ -162,6 +158,7 @@ impl Registry {
                 items.push(inner.described(repository, &digest, &record).await?);
             }
         }
+        Ok(Page { items, more: false })
     }
 
     /// A manifest by tag or digest, with what it refers to.

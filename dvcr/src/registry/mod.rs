@@ -12,6 +12,7 @@ mod blob;
 mod blob_list;
 mod body;
 mod checkpoint;
+mod commit;
 #[cfg(test)]
 mod crash_tests;
 pub mod deletion;
@@ -61,7 +62,7 @@ use crate::{
     clock::Clock,
     gc::{GarbageCollector, GcOptions, drop_repository_if_empty, scrub::Scrubber},
     meta::{
-        Check, Commit, Key, MetaStore, Txn, Value, key,
+        Check, Commit, Key, KeyRange, MetaStore, Pages, Txn, Value, key,
         record::{Record, RepositoryRecord},
     },
     store::Store,
@@ -178,11 +179,11 @@ impl Registry {
         }));
         // Weak: the collector is a part of the registry.
         let inner = Arc::downgrade(&registry.0);
-        registry.0.gc.set_before(Box::new(move || {
+        registry.0.gc.set_before(Box::new(move |force| {
             let registry = inner.upgrade().map(Registry);
             Box::pin(async move {
                 if let Some(registry) = registry {
-                    registry.retain_or_log().await;
+                    registry.retain_or_log(force).await;
                 }
             })
         }));
@@ -217,6 +218,11 @@ impl Registry {
 impl Inner {
     fn now_ms(&self) -> u64 {
         self.clock.now_ms()
+    }
+
+    /// The rows of a range, up to `rows` at a time.
+    fn pages(&self, range: KeyRange, rows: usize) -> Pages<'_> {
+        Pages::new(&*self.meta, range, rows)
     }
 
     /// When a lease that begins now ends.

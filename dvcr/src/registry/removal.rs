@@ -99,11 +99,8 @@ impl Inner {
         if !self.options.immutable.is_empty() {
             // Before anything goes: a manifest with many tags goes in several steps.
             let all = key::tags_of(repository, digest);
-            let mut range = all.clone();
-            loop {
-                let rows = self.meta.scan(&range, TAGS_PAGE).await?;
-                let Some((last, _)) = rows.last() else { break };
-                range = key::after(range, last);
+            let mut pages = self.pages(all.clone(), TAGS_PAGE);
+            while let Some(rows) = pages.next().await? {
                 for (row, _) in &rows {
                     let tag = String::from_utf8_lossy(key::last_field(&all, row));
                     self.check_deletable(repository, &tag, *digest)?;

@@ -113,13 +113,8 @@ impl Registry {
             logical_bytes: 0,
         };
         let all = key::holds(name);
-        let mut range = all.clone();
-        loop {
-            let rows = inner.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(detail);
-            };
-            range = key::after(range, last);
+        let mut pages = inner.pages(all.clone(), PAGE);
+        while let Some(rows) = pages.next().await? {
             let digests = rows
                 .iter()
                 .filter_map(|(key, _)| Digest::from_key(key::last_field(&all, key)).ok());
@@ -130,6 +125,7 @@ impl Registry {
                 detail.logical_bytes += BlobRecord::decode(key, &row)?.len;
             }
         }
+        Ok(detail)
     }
 }
 

@@ -13,16 +13,28 @@ use tokio_util::sync::CancellationToken;
 use super::{Principal, RegistryError};
 use crate::{random, store::IngestState};
 
-/// Name of an upload session: 128 random bits, so that nobody guesses another's.
+/// Name of an upload session: a UUID of version 7 (RFC 9562, 5.7), that is the time in milliseconds and 74 random bits, so that
+/// nobody guesses another's. Any other 16 bytes are a name as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId(pub [u8; 16]);
 
 impl SessionId {
     /// A new one.
-    pub(super) fn random() -> Result<Self, RegistryError> {
+    pub(super) fn new(now_ms: u64) -> Result<Self, RegistryError> {
         let mut id = [0; 16];
         random::fill(&mut id).map_err(|e| RegistryError::Invalid(format!("no randomness: {e}")))?;
+        id[..6].copy_from_slice(&now_ms.to_be_bytes()[2..]);
+        id[6] = 0x70 | id[6] & 0x0f;
+        id[8] = 0x80 | id[8] & 0x3f;
         Ok(Self(id))
+    }
+
+    /// When the upload began, milliseconds since 1970; none where the name does not tell.
+    pub(super) fn began_ms(&self) -> Option<u64> {
+        let id = &self.0;
+        let mut ms = [0; 8];
+        ms[2..].copy_from_slice(&id[..6]);
+        (id[6] >> 4 == 7 && id[8] >> 6 == 2).then(|| u64::from_be_bytes(ms))
     }
 }
 
@@ -143,8 +155,11 @@ mod tests {
 
     #[test]
     fn session_ids_read_back_and_nothing_else_does() {
-        let id = SessionId::random().unwrap();
+        let id = SessionId::new(1_700_000_000_123).unwrap();
         assert_eq!(id.to_string().parse::<SessionId>().unwrap(), id);
+        assert_ne!(SessionId::new(1_700_000_000_123).unwrap(), id);
+        assert_eq!(id.began_ms(), Some(1_700_000_000_123));
+        assert_eq!(SessionId([0; 16]).began_ms(), None);
         for bad in ["", "xyz", "00", &"g".repeat(32), &"0".repeat(33)] {
             assert!(bad.parse::<SessionId>().is_err(), "{bad}");
         }

@@ -131,11 +131,9 @@ impl Registry {
     /// Reads one row a blob and one a pack, never recipes.
     pub async fn sizes(&self) -> Result<(u64, u64, u64), RegistryError> {
         let inner = &self.0;
-        let (mut range, mut blobs, mut bytes) = (key::blobs(), 0, 0);
-        loop {
-            let rows = inner.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else { break };
-            range = key::after(range, last);
+        let (mut blobs, mut bytes) = (0, 0);
+        let mut pages = inner.pages(key::blobs(), PAGE);
+        while let Some(rows) = pages.next().await? {
             blobs += rows.len() as u64;
             for (key, value) in &rows {
                 bytes += BlobRecord::decode(key, value)?.len;
@@ -155,11 +153,8 @@ impl Inner {
             bits: 0,
         };
         let all = key::blobs();
-        let mut range = all.clone();
-        loop {
-            let rows = self.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else { break };
-            range = key::after(range, last);
+        let mut pages = self.pages(all.clone(), PAGE);
+        while let Some(rows) = pages.next().await? {
             for (key, value) in &rows {
                 let blob = BlobRecord::decode(key, value)?;
                 let Ok(digest) = Digest::from_key(key::last_field(&all, key)) else {
@@ -256,16 +251,13 @@ impl Inner {
 
     async fn pack_bytes(&self) -> Result<u64, RegistryError> {
         // The row of an open pack does not know how long it is.
-        let (mut range, mut bytes) = (key::packs(), self.store.open_pack_bytes().await);
-        loop {
-            let rows = self.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(bytes);
-            };
-            range = key::after(range, last);
+        let mut bytes = self.store.open_pack_bytes().await;
+        let mut pages = self.pages(key::packs(), PAGE);
+        while let Some(rows) = pages.next().await? {
             for (key, value) in &rows {
                 bytes += PackRecord::decode(key, value)?.bytes;
             }
         }
+        Ok(bytes)
     }
 }

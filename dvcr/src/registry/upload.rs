@@ -1,4 +1,4 @@
-//! Uploading blobs: sessions, their continuation after any break, and the commit of what arrived.
+//! Uploading blobs: sessions, and their continuation after any break. [`super::commit`] makes a blob of what arrived.
 //!
 //! A session lives in memory until its first checkpoint, and in the metadata from then on; each request takes it up
 //! from there, so that going on after a restart is nothing special. The work of a request runs in a task of its own: a
@@ -12,18 +12,16 @@ use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Body, Inner, Principal, Registry, RegistryError, SessionId, UploadStatus,
-    blob::hash_stream,
-    millis,
+    Body, Inner, Principal, Registry, RegistryError, SessionId, UploadStatus, millis,
     policy::{self, Action},
     session::{Session, SessionState},
 };
 use crate::{
     meta::{
-        Check, Commit, Txn, key,
-        record::{self, BlobBody, BlobRecord, HoldRecord, Record as _, UploadRecord},
+        Commit, Txn, key,
+        record::{Record as _, UploadRecord},
     },
-    store::{CheckpointRow, Finished, FinishedBody, Ingest, IngestState, Reading},
+    store::{CheckpointRow, Ingest, IngestState},
 };
 
 /// How long a client may pause before what it sent is handed on, so that it does not sit on the memory of a block.
@@ -43,7 +41,7 @@ impl Registry {
         policy::authorize(who, Some(repository), Action::Push)?;
         let inner = &self.0;
         inner.sessions.expire(inner.now_ms());
-        let id = SessionId::random()?;
+        let id = SessionId::new(inner.now_ms())?;
         let recipe = inner.store.next_recipe().await?;
         let ingest = IngestState::new(recipe, algorithm.unwrap_or(Algorithm::Sha256));
         let session = inner.session(
@@ -450,138 +448,5 @@ impl Inner {
             self.store.note_dead(state.ingest.stored_len.max(1));
         }
         Ok(())
-    }
-
-    /// The digest of a finished ingest by another algorithm: for clients that first name it when they close the upload.
-    async fn rehash(
-        &self,
-        finished: &Finished,
-        algorithm: Algorithm,
-    ) -> Result<Digest, RegistryError> {
-        match &finished.body {
-            FinishedBody::Inline(bytes) => Ok(Digest::of(algorithm, bytes)),
-            FinishedBody::Verified => Err(RegistryError::Invalid(
-                "the digest algorithm changed".into(),
-            )),
-            FinishedBody::Recipe { id, parts } => {
-                // The chunks become readable by committing them; nothing refers to them before the blob's own row.
-                let mut txn = Txn::default();
-                finished.prepare(&mut txn).await?;
-                if self.meta.commit(txn).await? != Commit::Done {
-                    return Err(RegistryError::Conflict);
-                }
-                let reading = Reading::new(Arc::clone(&self.store), *id, *parts, finished.len);
-                hash_stream(algorithm, reading.body(0..finished.len)).await
-            }
-        }
-    }
-
-    /// Makes a finished blob part of a repository. Where the store has the same blob already, the new recipe is dropped.
-    async fn commit_blob(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        finished: &Finished,
-        session: Option<&SessionId>,
-    ) -> Result<(), RegistryError> {
-        self.transact(|| async {
-            let mut txn = Txn::default();
-            let blob_key = key::blob(digest);
-            let is_damaged = self.store.is_damaged(digest);
-            match (self.get(&blob_key).await?, &finished.body) {
-                // The new bytes take the place of the old ones: all of their chunks were looked up or stored just now.
-                (Some(old), body) if is_damaged && *body != FinishedBody::Verified => {
-                    let row = BlobRecord::decode(&blob_key, &old)?;
-                    if let BlobBody::Recipe { id, parts } = row.body {
-                        txn.deletes.extend(key::recipe_rows(id, parts));
-                        self.store.note_dead(1);
-                    }
-                    finished.prepare(&mut txn).await?;
-                    let row = BlobRecord {
-                        created_ms: row.created_ms,
-                        ..self.blob_row(digest, finished, &mut txn)?
-                    };
-                    let finding = key::finding(&key::Finding::Blob(*digest));
-                    txn.checks.push(Check::Exact(blob_key.clone(), old));
-                    txn.deletes.push(finding);
-                    txn.puts.push((blob_key, row.encode()));
-                }
-                (Some(_), body) => {
-                    txn.checks.push(Check::Present(blob_key));
-                    if let FinishedBody::Recipe { id, parts } = body {
-                        txn.deletes.extend(key::recipe_rows(*id, *parts));
-                        self.store.note_dead(1);
-                    }
-                }
-                // Deleted since this upload began to verify it only.
-                (None, FinishedBody::Verified) => return Err(RegistryError::Conflict),
-                (None, _) => {
-                    finished.prepare(&mut txn).await?;
-                    let row = self.blob_row(digest, finished, &mut txn)?;
-                    txn.checks.push(Check::Absent(blob_key.clone()));
-                    txn.puts.push((blob_key, row.encode()));
-                }
-            }
-            self.link(repository, digest, &mut txn).await?;
-            if let Some(id) = session {
-                txn.deletes.push(key::upload(&id.0));
-            }
-            Ok((txn, is_damaged))
-        })
-        .await
-        .map(|was_damaged| {
-            if was_damaged {
-                self.store.forget_damage(digest);
-            }
-        })
-    }
-
-    /// The row of a blob that was just taken in; its bytes go into the transaction where they are few.
-    fn blob_row(
-        &self,
-        digest: &Digest,
-        finished: &Finished,
-        txn: &mut Txn,
-    ) -> Result<BlobRecord, RegistryError> {
-        let body = match &finished.body {
-            FinishedBody::Recipe { id, parts } => BlobBody::Recipe {
-                id: *id,
-                parts: *parts,
-            },
-            FinishedBody::Inline(bytes) => {
-                txn.puts.push((key::inline(digest), bytes.clone()));
-                BlobBody::Inline
-            }
-            FinishedBody::Verified => return Err(RegistryError::Conflict),
-        };
-        Ok(BlobRecord {
-            len: finished.len,
-            body,
-            stored_len: finished.stored_len,
-            created_ms: self.now_ms(),
-        })
-    }
-
-    /// Adds to the transaction that the repository holds the blob, under a lease until a manifest refers to it.
-    pub(super) async fn link(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        txn: &mut Txn,
-    ) -> Result<(), RegistryError> {
-        let (now, lease_ms) = (self.now_ms(), self.lease_end_ms());
-        let hold = HoldRecord {
-            linked_ms: now,
-            lease_ms,
-        };
-        txn.puts
-            .push((key::hold(repository, digest), hold.encode()));
-        txn.puts
-            .push((key::held_by(digest, repository), record::mark()));
-        txn.puts.push((
-            key::review_blob(lease_ms, repository, digest),
-            record::mark(),
-        ));
-        self.ensure_repository(repository, txn).await
     }
 }

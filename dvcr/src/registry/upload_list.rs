@@ -33,6 +33,8 @@ pub struct UploadEntry {
     pub offset: u64,
     /// Whether a request works on it now.
     pub active: bool,
+    /// When it began, milliseconds since 1970; none if an earlier version of this program began it.
+    pub began_ms: Option<u64>,
     /// When its last request began or got to a checkpoint, milliseconds since 1970.
     pub last_request_ms: u64,
     /// When it is given up unless it goes on, milliseconds since 1970.
@@ -53,14 +55,14 @@ impl Registry {
             |expires_ms: u64| expires_ms.saturating_sub(millis(inner.options.upload_expiry));
         let mut found: BTreeMap<[u8; 16], UploadEntry> = BTreeMap::new();
         let all = key::uploads();
-        let mut range = match after {
+        let range = match after {
             Some(after) => key::after(all.clone(), &key::upload(&after.0)),
             None => all.clone(),
         };
-        while found.len() <= n {
-            let rows = inner.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else { break };
-            range = key::after(range, last);
+        let mut pages = inner.pages(range, PAGE);
+        while found.len() <= n
+            && let Some(rows) = pages.next().await?
+        {
             for (key, value) in &rows {
                 let row = UploadRecord::decode(key, value)?;
                 let id = key::last_field(&all, key).try_into();
@@ -71,8 +73,11 @@ impl Registry {
                     key: hex::encode(key),
                     what,
                 };
+                let began_ms = SessionId(id).began_ms();
                 let entry = UploadEntry {
                     id: SessionId(id),
+                    // Of a random name one in 64 looks as if it told a time.
+                    began_ms: began_ms.filter(|ms| *ms <= row.expires_ms),
                     repository,
                     principal: row.principal,
                     offset: IngestState::parse(&row.ingest).map_err(corrupt)?.offset,
@@ -99,6 +104,7 @@ impl Registry {
             };
             let entry = found.entry(id.0).or_insert_with(|| UploadEntry {
                 id,
+                began_ms: id.began_ms(),
                 repository: session.repository.clone(),
                 principal: session.principal.to_string(),
                 offset: 0,

@@ -13,10 +13,14 @@ mod reply;
 mod site;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../oci_client/tokens.rs"]
+mod tokens;
 
 mod compare;
 mod damaged;
 mod fill;
+mod front;
 mod interrupted;
+mod login;
 mod migration;
 mod whole;

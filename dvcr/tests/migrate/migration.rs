@@ -47,9 +47,14 @@ pub(crate) fn migrate(site: &Site, arguments: &[&str]) -> Migrated {
     migrate_to(site, &format!("http://{}", site.registry()), arguments)
 }
 
+/// Runs a migration to a server, which may fail before there is a report.
+pub(crate) fn run_to(site: &Site, server: &str, arguments: &[&str]) -> Finished {
+    run(command(site, server, arguments), LIMIT)
+}
+
 /// Migrates to a server.
 pub(crate) fn migrate_to(site: &Site, server: &str, arguments: &[&str]) -> Migrated {
-    let finished: Finished = run(command(site, server, arguments), LIMIT);
+    let finished = run_to(site, server, arguments);
     let report = serde_json::from_slice(&finished.stdout)
         .unwrap_or_else(|error| panic!("no report ({error}):\n{}", finished.log));
     Migrated {

@@ -94,7 +94,7 @@ async fn a_login_at_the_registry_works() {
 #[tokio::test]
 async fn a_login_at_a_token_service_works() {
     let service = TokenService::start();
-    let peer = Distribution::start(Version::V3, &service.configuration());
+    let peer = Distribution::start(Version::V3, &service.configuration(&service.url()));
     let host: Host = peer.address().parse().unwrap();
     let client = |credentials| Client::new(&host, credentials, &Transport::default()).unwrap();
 

@@ -53,11 +53,14 @@ impl TokenService {
         Self { server, directory }
     }
 
-    /// For Distribution.
-    pub(crate) fn configuration(&self) -> String {
+    pub(crate) fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// For Distribution, whose clients reach the service at `url`.
+    pub(crate) fn configuration(&self, url: &str) -> String {
         format!(
-            "auth: {{token: {{realm: \"{}/token\", service: registry, issuer: issuer, rootcertbundle: {}}}}}\n",
-            self.server.url(),
+            "auth: {{token: {{realm: \"{url}/token\", service: registry, issuer: issuer, rootcertbundle: {}}}}}\n",
             self.directory.path().join("issuer.pem").display(),
         )
     }

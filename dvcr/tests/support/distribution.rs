@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::process::{Process, tool_with};
+use super::{
+    process::{Process, tool_with},
+    tls::Tls,
+};
 
 /// It is ready within a second; on a machine busy with other tests, some more.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -23,6 +26,7 @@ pub(crate) enum Version {
 /// A running registry, killed when dropped; its directory goes with it.
 pub(crate) struct Distribution {
     process: Process,
+    scheme: &'static str,
     address: String,
     directory: tempfile::TempDir,
 }
@@ -30,6 +34,15 @@ pub(crate) struct Distribution {
 impl Distribution {
     /// Starts a registry on a free port. `more` is added to its configuration (YAML).
     pub(crate) fn start(version: Version, more: &str) -> Self {
+        Self::launch(version, more, None)
+    }
+
+    /// The same, with HTTPS.
+    pub(crate) fn start_tls(version: Version, more: &str, tls: &Tls) -> Self {
+        Self::launch(version, more, Some(tls))
+    }
+
+    fn launch(version: Version, more: &str, tls: Option<&Tls>) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("dvcr-peer-")
             .tempdir()
@@ -51,6 +64,11 @@ impl Distribution {
         };
         let mut command = tool_with(program, [Path::new("serve"), &configuration]);
         command.env("OTEL_TRACES_EXPORTER", "none");
+        if let Some(tls) = tls {
+            command
+                .env("REGISTRY_HTTP_TLS_CERTIFICATE", tls.certificate())
+                .env("REGISTRY_HTTP_TLS_KEY", tls.key());
+        }
         let mut process = Process::start(command);
         let address = process.wait_for(START_LIMIT, |process| {
             let log = process.log();
@@ -61,6 +79,7 @@ impl Distribution {
         });
         Self {
             process,
+            scheme: if tls.is_some() { "https" } else { "http" },
             address,
             directory,
         }
@@ -72,7 +91,7 @@ impl Distribution {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Its storage root.

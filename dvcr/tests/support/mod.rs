@@ -18,3 +18,4 @@ pub(crate) mod random;
 pub(crate) mod server;
 pub(crate) mod stored;
 pub(crate) mod stream;
+pub(crate) mod tls;

@@ -20,6 +20,7 @@ const FREE_PORT: &str = "127.0.0.1:0";
 /// A running `dvcr serve`, killed when dropped.
 pub(crate) struct Server {
     process: Process,
+    scheme: &'static str,
     address: String,
     directory: Option<tempfile::TempDir>,
 }
@@ -53,15 +54,22 @@ impl Server {
             // The address as it was asked for may be printed as well.
             Some(rest[..end].to_owned()).filter(|address| !address.ends_with(":0"))
         });
-        let client = Client::new(&format!("http://{address}"));
-        process.wait_for(START_LIMIT, |_| {
-            client
-                .send(&Request::new("GET", "/readyz"))
-                .is_ok_and(|response| response.status == 200)
-                .then_some(())
-        });
+        // With TLS the address in the log has to do: the client of these tests speaks none.
+        let tls = settings
+            .iter()
+            .any(|(name, _)| *name == "DVCR_TLS_CERTIFICATE");
+        if !tls {
+            let client = Client::new(&format!("http://{address}"));
+            process.wait_for(START_LIMIT, |_| {
+                client
+                    .send(&Request::new("GET", "/readyz"))
+                    .is_ok_and(|response| response.status == 200)
+                    .then_some(())
+            });
+        }
         Self {
             process,
+            scheme: if tls { "https" } else { "http" },
             address,
             directory: None,
         }
@@ -73,7 +81,7 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// What the server has logged so far.

@@ -5,7 +5,7 @@ use std::{
     io::{self, Seek as _},
     os::fd::AsFd as _,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -14,15 +14,16 @@ use dvcr_importer::{
     export::{Output, export_qcow2, export_raw},
     image::Disk,
     populate::Progress,
+    source::Location,
 };
 use rustix::fs::OFlags;
-use tokio::runtime::Handle;
 
 use super::{
     bar::Bar,
+    disk::{DiskArgs, Wanted},
     keep::Keep,
-    origin::{Origin, OriginArgs, parse_origin},
     populate::{OutputFormat, canonical, clusters},
+    process::Process,
 };
 
 /// Threads that read and decode.
@@ -31,25 +32,27 @@ const THREADS: usize = 8;
 /// Writes a disk to a file or to standard output
 #[derive(Args, Debug)]
 pub(crate) struct ExportArgs {
-    /// HOST/REPOSITORY:TAG, oci:DIR[:TAG], a path, an address, or - for standard input
-    #[arg(value_parser = parse_origin)]
-    source: Origin,
+    /// HOST/REPOSITORY:TAG, a path, an address (https://, s3://, gs://, az://), oci:DIR[:TAG], or - for standard input
+    source: Location,
     /// A file that is not there yet, or - for standard output
     output: PathBuf,
     /// Format of what is written
     #[arg(long, value_enum, default_value_t = OutputFormat::Raw)]
     format: OutputFormat,
     #[command(flatten)]
-    origin: OriginArgs,
+    disk: DiskArgs,
 }
 
 impl ExportArgs {
-    /// Runs the command. `cancel` is set when somebody wants it to stop.
-    pub(crate) fn run(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
-        let streams = self.format == OutputFormat::Raw;
-        let opened = self
-            .origin
-            .open(&self.source, runtime, streams, &Keep::default())?;
+    /// Runs the command.
+    pub(crate) fn run(&self, process: &Process) -> anyhow::Result<()> {
+        let cancel = &process.cancel;
+        let wanted = Wanted {
+            streams: self.format == OutputFormat::Raw,
+            checksums: &[],
+            keep: &Keep::default(),
+        };
+        let opened = self.disk.open(&self.source, wanted, process)?;
         let stdout = self.output.as_os_str() == "-";
         let mut lock = io::stdout().lock();
         let mut output = if stdout {

@@ -1,35 +1,30 @@
 //! `dvcr-importer import`.
 
-use std::{path::PathBuf, thread, time::Instant};
+use std::{sync::atomic::Ordering, thread, time::Instant};
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use dvcr_client::Reference;
 use dvcr_core::oci::Tag;
 
+use super::{
+    bar::Bar, process::Process, registry::RegistryArgs, source::SourceArgs, work::WorkArgs,
+};
 use dvcr_importer::{
     checksum::Checksum,
-    import::{Import, Imported, Options, Progress, WORK_BYTES_MAX},
+    import::{Import, Imported, Options, Progress},
     push::{Compression, Destination, architecture},
     source::Location,
-};
-use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
-
-use super::{
-    bar::Bar,
-    registry::RegistryArgs,
-    size::parse_size,
-    source::{SourceArgs, default_work_dir},
 };
 
 /// Imports a disk image into a registry
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
-    /// Where the disk is: a path, - for standard input, or http(s)://, s3://, gs://, az://, docker://
+    /// Where the disk is: HOST/REPOSITORY:TAG, a path, an address (https://, s3://, gs://, az://), oci:DIR[:TAG], or - for standard
+    /// input
     source: Location,
 
-    /// Where it goes: host/repository:tag
+    /// Where it goes: HOST/REPOSITORY:TAG
     destination: Reference,
 
     /// Another tag for it; may be given several times
@@ -53,23 +48,18 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_name = "NAME", default_value = architecture())]
     architecture: String,
 
-    /// Where an interrupted import keeps what it has [default: dvcr-importer in the user's cache directory]
-    #[arg(long, value_name = "DIR", env = "DVCR_WORK_DIR")]
-    work_dir: Option<PathBuf>,
-
-    /// Most bytes in there
-    #[arg(long, value_name = "SIZE", default_value_t = WORK_BYTES_MAX, value_parser = parse_size)]
-    work_max: u64,
-
     /// Print what was made as JSON
     #[arg(long)]
     json: bool,
 
     #[command(flatten)]
-    registry: RegistryArgs,
+    work: WorkArgs,
 
     #[command(flatten)]
     source_args: SourceArgs,
+
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 /// How a layer is stored.
@@ -82,8 +72,9 @@ enum LayerCompression {
 }
 
 impl ImportArgs {
-    /// Runs the command, until `stop` says otherwise.
-    pub(crate) fn run(&self, runtime: &Handle, stop: CancellationToken) -> anyhow::Result<()> {
+    /// Runs the command.
+    pub(crate) fn run(&self, process: &Process) -> anyhow::Result<()> {
+        let runtime = process.runtime();
         let begin = Instant::now();
         if self.destination.digest().is_some() {
             bail!(
@@ -91,7 +82,7 @@ impl ImportArgs {
             );
         }
         let repository = self.registry.repository(runtime, &self.destination)?;
-        let from = self.source_args.open(self.source.clone(), runtime)?;
+        let from = self.source_args.open(&self.source, process)?;
         let mut tags: Vec<Tag> = self.destination.tag().cloned().into_iter().collect();
         tags.extend(self.tags.iter().cloned());
         if tags.is_empty() {
@@ -109,10 +100,10 @@ impl ImportArgs {
                 LayerCompression::None => Compression::None,
             },
             verbatim: self.verbatim,
-            work_dir: self.work_dir.clone().unwrap_or_else(default_work_dir),
-            work_bytes_max: self.work_max,
+            work_dir: self.work.dir(),
+            work_bytes_max: self.work.bytes_max(),
             threads: thread::available_parallelism().map_or(2, usize::from),
-            remote: self.source_args.remote(stop),
+            remote: self.source_args.remote(process.stop.clone()),
         };
         let progress = Progress::default();
         let bar = Bar::follow_import(progress.clone(), self.json);
@@ -124,6 +115,7 @@ impl ImportArgs {
         };
         let imported = import.run(from, std::time::SystemTime::now());
         drop(bar);
+        process.kept.store(progress.is_kept(), Ordering::Relaxed);
         let imported = imported?;
         let seconds = begin.elapsed().as_secs_f64();
         if self.json {

@@ -9,22 +9,22 @@ use dvcr_client::Reference;
 use dvcr_importer::{
     image::{Disk, Kind},
     inspect::{Report, Share, inspect, share_of_disk, share_of_index},
+    source::Location,
 };
 use serde::Serialize;
-use tokio::runtime::Handle;
 
 use super::{
+    disk::{DiskArgs, Opened, Wanted},
     keep::Keep,
-    origin::{Opened, Origin, OriginArgs, parse_origin},
+    process::Process,
     size::show_size,
 };
 
 /// Shows what a disk is: format, sizes, partitions, file systems, and what it shares with others
 #[derive(Args, Debug)]
 pub(crate) struct InspectArgs {
-    /// HOST/REPOSITORY:TAG, oci:DIR[:TAG], a path, an address, or - for standard input
-    #[arg(value_parser = parse_origin)]
-    source: Origin,
+    /// HOST/REPOSITORY:TAG, a path, an address (https://, s3://, gs://, az://), oci:DIR[:TAG], or - for standard input
+    source: Location,
     /// An image that is stored: tell what the disk would share with it. Can be said several times
     #[arg(long, value_name = "HOST/REPOSITORY:TAG")]
     compare: Vec<Reference>,
@@ -32,7 +32,7 @@ pub(crate) struct InspectArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    origin: OriginArgs,
+    disk: DiskArgs,
 }
 
 #[derive(Serialize)]
@@ -57,10 +57,13 @@ struct ImageInfo {
 
 impl InspectArgs {
     /// Runs the command.
-    pub(crate) fn run(&self, runtime: &Handle) -> anyhow::Result<()> {
-        let opened = self
-            .origin
-            .open(&self.source, runtime, false, &Keep::default())?;
+    pub(crate) fn run(&self, process: &Process) -> anyhow::Result<()> {
+        let wanted = Wanted {
+            streams: false,
+            checksums: &[],
+            keep: &Keep::default(),
+        };
+        let opened = self.disk.open(&self.source, wanted, process)?;
         let Disk::Image(disk) = &opened.disk else {
             bail!("a disk that was not to be a stream is one");
         };
@@ -74,7 +77,8 @@ impl InspectArgs {
             _ => None,
         };
         for reference in &self.compare {
-            let (image, name) = self.origin.image(reference, runtime)?;
+            let (image, _) = self.disk.source.image(reference, process)?;
+            let name = reference.to_string();
             let other = image.index()?.with_context(|| {
                 format!(
                     "{name} has no index: only images that this program pushed can be compared with"

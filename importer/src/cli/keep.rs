@@ -59,6 +59,11 @@ impl Keep {
         Received::of_remote(remote.clone(), &path, Limit::Forget(self.bytes_max)).ok()
     }
 
+    /// Whether something was to be kept.
+    pub(crate) fn is_used(&self) -> bool {
+        matches!(self.dir.get(), Some(Some(_)))
+    }
+
     /// It is over: nobody goes on with what is there.
     pub(crate) fn remove(self) {
         if let Some(Some(dir)) = self.dir.into_inner() {

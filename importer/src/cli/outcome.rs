@@ -1,9 +1,9 @@
 //! How a command ends: what is printed, and the exit code.
 
-use std::{error::Error as StdError, process::ExitCode};
+use std::{error::Error as StdError, io, process::ExitCode};
 
 use dvcr_importer::{
-    import::{ImportError, in_one_line},
+    import::{ImportError, find, in_one_line},
     populate::{ExtractError, PopulateError},
     source::retry::{Verdict, verdict},
 };
@@ -15,57 +15,52 @@ pub(crate) const AGAIN: u8 = 75;
 pub(crate) const STOPPED: u8 = 130;
 
 /// Prints why a command failed, and says how it ends: 1 if the same command will fail again, 75 if it may not, 130 if somebody
-/// stopped it.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+/// stopped it. `kept` says that the same command goes on where this one ended.
+pub(crate) fn report(error: &anyhow::Error, kept: bool) -> ExitCode {
     let code = code(error);
     eprintln!("dvcr-importer: {}", in_one_line(error.as_ref()));
-    if code != 1 {
-        eprintln!("dvcr-importer: run the same command again: it goes on where it was");
+    match (code, kept) {
+        (1, _) => {}
+        (_, true) => {
+            eprintln!("dvcr-importer: run the same command again: it goes on where it was");
+        }
+        (AGAIN, false) => eprintln!("dvcr-importer: run the same command again later"),
+        (_, false) => eprintln!("dvcr-importer: nothing is kept: the same command begins anew"),
     }
     ExitCode::from(code)
 }
 
 /// 1, [`AGAIN`] or [`STOPPED`].
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
-    if let Some(error) = error.downcast_ref::<ImportError>() {
-        return match error.verdict() {
-            Verdict::Final => 1,
-            Verdict::Later => AGAIN,
-            Verdict::Stopped => STOPPED,
-        };
+    let error: &(dyn StdError + 'static) = error.as_ref();
+    if let Some(error) = find::<ImportError>(error) {
+        return code_of(error.verdict());
     }
-    let mut again = false;
-    for cause in error.chain() {
-        if matches!(cause.downcast_ref(), Some(PopulateError::Cancelled))
-            || matches!(cause.downcast_ref(), Some(ExtractError::Cancelled))
-        {
-            return STOPPED;
-        }
-        match verdict(cause) {
-            Some(Verdict::Stopped) => return STOPPED,
-            Some(Verdict::Later) => return AGAIN,
-            Some(Verdict::Final) => return 1,
-            None => {}
-        }
-        // An io::Error gives what it wraps as its own text, not as a cause.
-        let inner: Option<&(dyn StdError + 'static)> = match cause.downcast_ref::<std::io::Error>()
-        {
-            Some(io) => {
-                again |= is_passing(io.kind());
-                io.get_ref().map(|inner| inner as _)
-            }
-            None => Some(cause),
-        };
-        let client = inner.and_then(|inner| inner.downcast_ref::<dvcr_client::Error>());
-        if let Some(client) = client {
-            return if client.is_retryable() { AGAIN } else { 1 };
-        }
+    let stopped = matches!(find(error), Some(PopulateError::Cancelled))
+        || matches!(find(error), Some(ExtractError::Cancelled));
+    if stopped {
+        return STOPPED;
     }
-    if again { AGAIN } else { 1 }
+    if let Some(verdict) = verdict(error) {
+        return code_of(verdict);
+    }
+    let passing = match find::<dvcr_client::Error>(error) {
+        Some(client) => client.is_retryable(),
+        None => find::<io::Error>(error).is_some_and(|error| is_passing(error.kind())),
+    };
+    if passing { AGAIN } else { 1 }
 }
 
-fn is_passing(kind: std::io::ErrorKind) -> bool {
-    use std::io::ErrorKind::{
+fn code_of(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Final => 1,
+        Verdict::Later => AGAIN,
+        Verdict::Stopped => STOPPED,
+    }
+}
+
+fn is_passing(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown,
         NetworkUnreachable, ResourceBusy, TimedOut,
     };
@@ -84,8 +79,6 @@ fn is_passing(kind: std::io::ErrorKind) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     #[test]

@@ -3,7 +3,10 @@
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,40 +14,38 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use dvcr_core::disk::CanonicalQcow2;
 use dvcr_importer::{
+    checksum::Checksum,
     format::{DiskImage, Format},
-    image::{Disk, DiskStream},
-    import::WORK_BYTES_MAX,
+    image::{Disk, DiskStream, Image},
     layout,
     populate::{
         Header, Options, PopulateError, Progress, State, extract, populate, populate_blank,
         populate_stream,
     },
+    source::Location,
     target::{
-        self, Place, Qcow2Target, RawOptions, RawTarget, Sizing, Target, TargetError,
-        stored_clusters,
+        Place, Qcow2Target, RawOptions, RawTarget, Sizing, Target, TargetError, stored_clusters,
     },
 };
 use serde::Serialize;
-use tokio::runtime::Handle;
 
 use super::{
     bar::Bar,
+    disk::{DiskArgs, Wanted},
     keep::Keep,
-    origin::{Origin, OriginArgs, parse_origin},
     outcome::code,
+    process::Process,
     size::{parse_size, show_size},
-    source::default_work_dir,
 };
 
 /// Writes a disk to a file, a volume or a block device
 #[derive(Args, Debug)]
 pub(crate) struct PopulateArgs {
-    /// HOST/REPOSITORY:TAG, oci:DIR[:TAG], a path, an address (https://, s3://, gs://, az://), - for standard input, or
+    /// HOST/REPOSITORY:TAG, a path, an address (https://, s3://, gs://, az://), oci:DIR[:TAG], - for standard input, or
     /// blank: for a disk of zeros
-    #[arg(value_parser = parse_origin)]
-    source: Origin,
+    pub(crate) source: Location,
     /// A block device, a directory (the disk becomes disk.img in it), or a file
-    target: PathBuf,
+    pub(crate) target: PathBuf,
     /// Format of a file
     #[arg(long, value_enum, default_value_t = OutputFormat::Raw)]
     format: OutputFormat,
@@ -52,7 +53,7 @@ pub(crate) struct PopulateArgs {
     #[arg(long, value_parser = parse_size)]
     size: Option<u64>,
     /// Part of the file system that stays free for its own needs, from 0 to 1; CDI's default is 0.06
-    #[arg(long, value_parser = parse_overhead, default_value = "0")]
+    #[arg(long, value_name = "PART", value_parser = parse_overhead, default_value = "0")]
     filesystem_overhead: f64,
     /// Take space for zeros, too
     #[arg(long)]
@@ -63,6 +64,10 @@ pub(crate) struct PopulateArgs {
     /// The source is a tar archive, and its content goes into the directory
     #[arg(long, conflicts_with_all = ["format", "size", "preallocate", "zeroed", "state"])]
     archive: bool,
+    /// What the source's bytes must hash to, like sha256:9f86...; also md5, sha1, sha512, streebog256, streebog512; may be given
+    /// several times. The source is then read from start to end
+    #[arg(long = "checksum", value_name = "ALGORITHM:HEX")]
+    checksums: Vec<Checksum>,
     /// File that remembers what was written, so that the same command goes on after a failure. Beside the target if that is
     /// a file; a device has none unless it is said here
     #[arg(long, value_name = "FILE")]
@@ -71,26 +76,16 @@ pub(crate) struct PopulateArgs {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
     /// Write past the page cache, or through it
-    #[arg(long, value_enum, default_value_t = Direct::Auto)]
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Direct::Auto)]
     direct: Direct,
-    /// Where is kept what was received of a source that cannot be read at random, such as a compressed one, so that the same command
-    /// goes on after a failure [default: dvcr-importer in the user's cache directory]
-    #[arg(long, value_name = "DIR", env = "DVCR_WORK_DIR")]
-    work_dir: Option<PathBuf>,
-    /// Most bytes in there; what is larger is received again after a failure
-    #[arg(long, value_name = "SIZE", default_value_t = WORK_BYTES_MAX, value_parser = parse_size)]
-    work_max: u64,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    origin: OriginArgs,
+    pub(crate) disk: DiskArgs,
     /// How far it is, for who watches.
     #[arg(skip)]
     progress: Arc<Progress>,
-    /// Whether nothing is kept unless somebody says where.
-    #[arg(skip)]
-    frugal: bool,
 }
 
 /// What is written.
@@ -139,71 +134,70 @@ impl PopulateArgs {
         self.progress.clone()
     }
 
-    /// Keeps nothing of what is received, unless somebody says where: for pods, whose own file system is small.
-    pub(crate) fn frugal(self) -> Self {
-        Self {
-            frugal: true,
-            ..self
-        }
-    }
-
     /// Where is kept what cannot be read at random.
     fn keep(&self) -> Keep {
-        let default = (!self.frugal).then(default_work_dir);
-        match self.work_dir.clone().or(default) {
+        match self.disk.work.keep_dir() {
             Some(parent) => {
                 let (source, target) = (&self.source, self.target.display());
-                Keep::new(parent, format!("{source:?} onto {target}"), self.work_max)
+                let name = format!("{source} onto {target}");
+                Keep::new(parent, name, self.disk.work.bytes_max())
             }
             None => Keep::default(),
         }
     }
 
-    /// Runs the command. `cancel` is set when somebody wants it to stop.
-    pub(crate) fn run(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
+    /// Runs the command. The image that the disk is from, if it is from one.
+    pub(crate) fn run(&self, process: &Process) -> anyhow::Result<Option<Image>> {
         let begin = Instant::now();
         if self.archive {
-            return self.extract(runtime, cancel);
+            self.extract(process)?;
+            return Ok(None);
         }
         let place = Place::of(&self.target)?;
         let progress = self.progress();
         let bar = Bar::follow(progress.clone(), self.json);
-        let (virtual_size, spooled) = match &self.source {
-            Origin::Blank => (self.blank(&place, cancel, &progress)?, None),
-            source => {
+        let (virtual_size, spooled, image) = match &self.source {
+            Location::Blank => (self.blank(&place, &process.cancel, &progress)?, None, None),
+            _ => {
                 let keep = self.keep();
-                let result = self.bring(source, runtime, &place, &keep, cancel, &progress);
-                if result
+                let result = self.bring(&place, &keep, process, &progress);
+                let over = result
                     .as_ref()
-                    .map_or_else(|error| code(error) == 1, |_| true)
-                {
+                    .map_or_else(|error| code(error) == 1, |_| true);
+                if over {
                     keep.remove();
+                } else if keep.is_used() {
+                    process.kept.store(true, Ordering::Relaxed);
                 }
                 result?
             }
         };
         drop(bar);
-        self.summarise(&place, virtual_size, spooled, &progress, begin.elapsed())
+        self.summarise(&place, virtual_size, spooled, &progress, begin.elapsed())?;
+        Ok(image)
     }
 
-    /// Writes what is in a source; the length that a guest sees, and what went to a temporary file.
+    /// Writes what is in the source; the length that a guest sees, what went to a temporary file, and the image it was in.
     fn bring(
         &self,
-        source: &Origin,
-        runtime: &Handle,
         place: &Place,
         keep: &Keep,
-        cancel: &AtomicBool,
+        process: &Process,
         progress: &Progress,
-    ) -> anyhow::Result<(u64, Option<u64>)> {
-        let streams = self.format == OutputFormat::Raw;
-        let opened = self.origin.open(source, runtime, streams, keep)?;
+    ) -> anyhow::Result<(u64, Option<u64>, Option<Image>)> {
+        let wanted = Wanted {
+            streams: self.format == OutputFormat::Raw,
+            checksums: &self.checksums,
+            keep,
+        };
+        let opened = self.disk.open(&self.source, wanted, process)?;
         let identity = opened.identity;
         let len = match opened.disk {
-            Disk::Image(image) => self.image(&image, identity, place, cancel, progress)?,
-            Disk::Stream(stream) => self.stream(stream, identity, place, cancel, progress)?,
+            Disk::Image(image) => self.image(&image, identity, place, process, progress)?,
+            Disk::Stream(stream) => self.stream(stream, identity, place, process, progress)?,
         };
-        Ok((len, opened.spooled))
+        let image = opened.image.map(|(image, _)| image);
+        Ok((len, opened.spooled, image))
     }
 
     /// Writes a disk as it comes; the length that a guest sees.
@@ -212,20 +206,20 @@ impl PopulateArgs {
         stream: DiskStream,
         identity: Option<String>,
         place: &Place,
-        cancel: &AtomicBool,
+        process: &Process,
         progress: &Progress,
     ) -> anyhow::Result<u64> {
         let len = stream.virtual_len();
-        let state = self.state(identity, len.unwrap_or(0), place)?;
+        let state = self.state(identity, len.unwrap_or(0), place, process)?;
         let keep = state.as_ref().is_some_and(State::is_resumed);
         let target = RawTarget::open(place, len, self.raw_options(keep));
         let target = target.or_else(|error| give_up(state.as_ref().filter(|_| !keep), error))?;
-        let options = self.options(state.as_ref(), cancel);
+        let options = self.options(state.as_ref(), &process.cancel);
         let result = populate_stream(stream, &target, options, progress);
+        drop(target);
         let wrong = is_wrong(&result);
         if wrong {
-            // Content that turned out to be wrong does not stay where a good disk is expected.
-            target::remove(place).context("remove the disk that turned out to be wrong")?;
+            self.discard(place, &process.cancel)?;
         }
         if let Some(state) = state.filter(|_| wrong || result.is_ok()) {
             state.remove().context("remove the state file")?;
@@ -233,15 +227,31 @@ impl PopulateArgs {
         Ok(result?)
     }
 
-    fn extract(&self, runtime: &Handle, cancel: &AtomicBool) -> anyhow::Result<()> {
+    /// Content that turned out to be wrong does not stay where a good disk is expected: the file goes, a device becomes zeros.
+    fn discard(&self, place: &Place, cancel: &AtomicBool) -> anyhow::Result<()> {
+        let what = "remove the disk that turned out to be wrong";
+        if let Place::File(path) = place {
+            return std::fs::remove_file(path).context(what);
+        }
+        let options = RawOptions {
+            known_zero: false,
+            ..self.raw_options(false)
+        };
+        let target = RawTarget::open(place, Some(0), options).context(what)?;
+        let progress = Progress::default();
+        populate_blank(&target, self.options(None, cancel), &progress).context(what)
+    }
+
+    fn extract(&self, process: &Process) -> anyhow::Result<()> {
         if !self.target.is_dir() {
             bail!(
                 "{} is no directory to unpack an archive into",
                 self.target.display()
             );
         }
-        let stream = self.origin.stream(&self.source, runtime)?;
-        let done = extract(stream, &self.target, self.origin.unpacked_max(), cancel)?;
+        let stream = self.disk.stream(&self.source, &self.checksums, process)?;
+        let unpacked_max = self.disk.unpacked_max();
+        let done = extract(stream, &self.target, unpacked_max, &process.cancel)?;
         eprintln!(
             "{} files and {} directories, {}",
             done.files,
@@ -285,14 +295,14 @@ impl PopulateArgs {
         image: &DiskImage,
         identity: Option<String>,
         place: &Place,
-        cancel: &AtomicBool,
+        process: &Process,
         progress: &Progress,
     ) -> anyhow::Result<u64> {
-        let state = self.state(identity, image.virtual_len(), place)?;
+        let state = self.state(identity, image.virtual_len(), place, process)?;
         let keep = state.as_ref().is_some_and(State::is_resumed);
         let target = self.open_target(image, place, keep);
         let target = target.or_else(|error| give_up(state.as_ref().filter(|_| !keep), error))?;
-        let options = self.options(state.as_ref(), cancel);
+        let options = self.options(state.as_ref(), &process.cancel);
         populate(image, &*target, options, progress)?;
         if let Some(state) = state {
             state.remove().context("remove the state file")?;
@@ -306,6 +316,7 @@ impl PopulateArgs {
         identity: Option<String>,
         virtual_len: u64,
         place: &Place,
+        process: &Process,
     ) -> anyhow::Result<Option<State>> {
         let Some((path, image)) = self.state_path(place).zip(identity) else {
             return Ok(None);
@@ -316,6 +327,7 @@ impl PopulateArgs {
             target: format!("{:?} {:?} {}", self.format, self.size, self.preallocate),
         };
         let state = State::open(&path, &header);
+        process.kept.store(state.is_ok(), Ordering::Relaxed);
         Ok(Some(state.map_err(|error| match error.kind() {
             // Another populate has it, and writes the same target.
             ErrorKind::WouldBlock => TargetError::Busy(place.path().to_owned()).into(),

@@ -20,6 +20,8 @@ pub(crate) struct Process {
     pub(crate) cancel: Arc<AtomicBool>,
     /// The same, for what waits.
     pub(crate) stop: CancellationToken,
+    /// Set by commands that keep what they have: the same command goes on where this one ends.
+    pub(crate) kept: AtomicBool,
 }
 
 impl Process {
@@ -34,6 +36,7 @@ impl Process {
             runtime,
             cancel: Arc::default(),
             stop: CancellationToken::new(),
+            kept: AtomicBool::new(false),
         };
         let watch = watch_signals(process.cancel.clone(), process.stop.clone());
         process.runtime.spawn(watch);

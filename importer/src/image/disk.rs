@@ -62,15 +62,21 @@ impl Image {
                     let (layer, _) = self.indexed_layer().ok_or(LayoutError::Other)?;
                     let name = archive.file_name()?;
                     if file.is_none_or(|wanted| wanted.trim_start_matches('/') == name) {
-                        return Ok(Source {
-                            disk: Disk::Image(archive.image()?),
-                            file: name.to_owned(),
-                            layer: layer.clone(),
-                            spooled: None,
-                        });
+                        match archive.image() {
+                            Ok(image) => {
+                                return Ok(Source {
+                                    disk: Disk::Image(image),
+                                    file: name.to_owned(),
+                                    layer: layer.clone(),
+                                    spooled: None,
+                                });
+                            }
+                            Err(LayoutError::Other) => {}
+                            Err(error) => return Err(error.into()),
+                        }
                     }
                 }
-                // Somebody made another layer of ours and kept its annotations, or another file is wanted.
+                // Somebody made another layer of ours and kept its annotations, another file is wanted, or it is in a wrapping.
                 self.open_container(file, spool, streams)
             }
             Kind::ContainerDisk => self.open_container(file, spool, streams),
@@ -206,6 +212,8 @@ pub struct DiskStream {
     /// The last of them: only there a fixed VHD shows.
     tail: Box<[u8; DETECT_TAIL_BYTES]>,
     ended: bool,
+    /// Whether a VHD's footer is given like the rest.
+    footer: bool,
     verdict: Option<Verdict>,
 }
 
@@ -223,7 +231,17 @@ impl DiskStream {
             given: 0,
             tail: Box::new([0; DETECT_TAIL_BYTES]),
             ended: false,
+            footer: false,
             verdict,
+        }
+    }
+
+    /// Leaves it to the reader to look for the footer of a fixed VHD, which is an error otherwise.
+    #[must_use]
+    pub fn with_footer(self) -> Self {
+        Self {
+            footer: true,
+            ..self
         }
     }
 
@@ -273,7 +291,8 @@ impl Read for DiskStream {
                 self.tail[place..].copy_from_slice(&buf[len - last..len]);
                 return Ok(len);
             }
-            if detect(&[], Some(&*self.tail)).is_ok_and(|format| !format.is_sequential()) {
+            let footer = detect(&[], Some(&*self.tail)).is_ok_and(|format| !format.is_sequential());
+            if footer && !self.footer {
                 return Err(wrong(
                     "the disk is a fixed VHD, which only its end shows: unpack it, or convert it with `qemu-img convert`",
                 ));

@@ -10,9 +10,10 @@ use dvcr_client::BlobReader;
 use dvcr_core::oci::{Descriptor, Digest, Reference};
 use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::{Document, Repository};
-use crate::source::{ReadAt, check_range};
+use crate::source::{ReadAt, check_range, retry::SourceError};
 
 /// What is fetched at a time: some fifty frames of our layout, so that requests cost little beside what they bring.
 const WINDOW_BYTES: u64 = 1 << 20;
@@ -25,22 +26,40 @@ const WINDOWS: usize = 32;
 pub struct Registry {
     repository: dvcr_client::Repository,
     runtime: Handle,
+    stop: CancellationToken,
 }
 
 impl Registry {
-    /// A repository, and the runtime that its connections live on.
-    pub fn new(repository: dvcr_client::Repository, runtime: Handle) -> Self {
+    /// A repository, and the runtime that its connections live on. `stop` ends every wait with [`SourceError::Stopped`].
+    pub fn new(
+        repository: dvcr_client::Repository,
+        runtime: Handle,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             repository,
             runtime,
+            stop,
         }
+    }
+
+    /// Waits for an answer.
+    fn wait<T>(
+        &self,
+        answer: impl Future<Output = Result<T, dvcr_client::Error>>,
+    ) -> io::Result<T> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                () = self.stop.cancelled() => Err(SourceError::Stopped.into()),
+                answer = answer => answer.map_err(failed),
+            }
+        })
     }
 }
 
 impl Repository for Registry {
     fn manifest(&self, reference: &Reference) -> io::Result<Document> {
-        let manifest = self.runtime.block_on(self.repository.manifest(reference));
-        let manifest = manifest.map_err(failed)?;
+        let manifest = self.wait(self.repository.manifest(reference))?;
         let media_type = manifest.media_type();
         Ok(Document {
             media_type: (!media_type.is_empty()).then(|| media_type.to_owned()),
@@ -61,8 +80,8 @@ impl Repository for Registry {
         // A range even of everything: whoever reads it compares its digest, once is enough.
         let reader = self.repository.blob_range(&blob.digest, start..blob.size);
         Ok(Box::new(RemoteStream {
-            reader: self.runtime.block_on(reader).map_err(failed)?,
-            runtime: self.runtime.clone(),
+            reader: self.wait(reader)?,
+            registry: self.clone(),
             chunk: Bytes::new(),
         }))
     }
@@ -91,21 +110,18 @@ struct RemoteBlob {
 impl RemoteBlob {
     fn fetch(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let end = offset + buf.len() as u64;
-        self.registry
-            .runtime
-            .block_on(async {
-                let repository = &self.registry.repository;
-                let mut reader = repository.blob_range(&self.digest, offset..end).await?;
-                let mut rest = buf;
-                while let Some(mut chunk) = reader.chunk().await? {
-                    // The client sends no more than was asked for.
-                    let (part, behind) = rest.split_at_mut(chunk.len().min(rest.len()));
-                    chunk.copy_to_slice(part);
-                    rest = behind;
-                }
-                Ok(())
-            })
-            .map_err(failed)
+        self.registry.wait(async {
+            let repository = &self.registry.repository;
+            let mut reader = repository.blob_range(&self.digest, offset..end).await?;
+            let mut rest = buf;
+            while let Some(mut chunk) = reader.chunk().await? {
+                // The client sends no more than was asked for.
+                let (part, behind) = rest.split_at_mut(chunk.len().min(rest.len()));
+                chunk.copy_to_slice(part);
+                rest = behind;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -140,14 +156,14 @@ impl ReadAt for RemoteBlob {
 /// A blob from its start to its end. A connection that breaks is replaced by the client.
 struct RemoteStream {
     reader: BlobReader,
-    runtime: Handle,
+    registry: Registry,
     chunk: Bytes,
 }
 
 impl Read for RemoteStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
-            match self.runtime.block_on(self.reader.chunk()).map_err(failed)? {
+            match self.registry.wait(self.reader.chunk())? {
                 Some(chunk) => self.chunk = chunk,
                 None => return Ok(0),
             }

@@ -130,10 +130,19 @@ impl Image {
 
     /// Labels of the image's config; none if it is no container's.
     pub fn labels(&self) -> Result<BTreeMap<String, String>, ImageError> {
+        Ok(self.container_config()?.labels.unwrap_or_default())
+    }
+
+    /// Variables, as `NAME=value`, of the image's config; none if it is no container's.
+    pub fn environment(&self) -> Result<Vec<String>, ImageError> {
+        Ok(self.container_config()?.environment.unwrap_or_default())
+    }
+
+    fn container_config(&self) -> Result<Config, ImageError> {
         let config = self.manifest.config.as_ref();
         let Some(config) = config.filter(|c| CONTAINER_CONFIGS.contains(&c.media_type.as_str()))
         else {
-            return Ok(BTreeMap::new());
+            return Ok(Config::default());
         };
         if config.size > CONFIG_BYTES_MAX {
             return Err(ImageError::refused("the image's config is too large"));
@@ -143,11 +152,7 @@ impl Image {
         stream.read_to_end(&mut bytes)?;
         let document: ConfigDocument = serde_json::from_slice(&bytes)
             .map_err(|error| ImageError::refused(format!("the image's config: {error}")))?;
-        Ok(document
-            .config
-            .unwrap_or_default()
-            .labels
-            .unwrap_or_default())
+        Ok(document.config.unwrap_or_default())
     }
 
     /// The layer of our layout, and the digest of its index. The last one counts, as the last file in `disk/` does.
@@ -177,4 +182,6 @@ struct ConfigDocument {
 struct Config {
     #[serde(rename = "Labels")]
     labels: Option<BTreeMap<String, String>>,
+    #[serde(rename = "Env")]
+    environment: Option<Vec<String>>,
 }

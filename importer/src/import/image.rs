@@ -16,7 +16,7 @@ impl Import<'_> {
     pub(super) fn image(
         &self,
         image: Image,
-        repository: &dvcr_client::Repository,
+        repository: Option<&dvcr_client::Repository>,
         file: Option<&str>,
         dir: &WorkDir,
     ) -> Result<Imported, ImportError> {
@@ -25,7 +25,7 @@ impl Import<'_> {
         };
         let mut wish = self.wish();
         wish.file = file.is_some();
-        if Way::of(nature, wish) == Way::Copy {
+        if let (Way::Copy, Some(repository)) = (Way::of(nature, wish), repository) {
             return self.copy(&image, repository);
         }
         self.progress.begin(Phase::Receive, None);
@@ -44,6 +44,7 @@ impl Import<'_> {
             }
             Disk::Stream(stream) => {
                 let format = stream.format();
+                let stream = stream.with_footer();
                 let (spool, disk_len, format, stream) = self.keep_stream(stream, format, dir)?;
                 // Only now is it known that the registry gave the right bytes.
                 stream.finish().map_err(LayoutError::from)?;

@@ -44,7 +44,7 @@ use crate::{
     source::{FileSource, ReadAt, RemoteOptions, fetch::Fetch, retry::Verdict},
 };
 
-pub use error::{ImportError, in_one_line};
+pub use error::{ImportError, find, in_one_line};
 pub use progress::{Phase, Progress, State};
 
 /// Most bytes in the work directory, unless the options say otherwise.
@@ -64,8 +64,8 @@ pub enum Origin {
         name: String,
         /// The image.
         image: Box<Image>,
-        /// Where it is.
-        repository: dvcr_client::Repository,
+        /// Where it is, if it is in a registry: what is there need not be sent.
+        repository: Option<dvcr_client::Repository>,
         /// Which file of it, if it is not the usual one.
         file: Option<String>,
     },
@@ -160,6 +160,7 @@ impl Import<'_> {
             // It was made by us and holds nothing that anybody wants: no reason to fail.
             let _ = dir.remove();
         }
+        self.progress.keeps(!over);
         if result.is_ok() {
             self.progress.begin(Phase::Done, None);
         }
@@ -177,7 +178,7 @@ impl Import<'_> {
                 repository,
                 file,
                 ..
-            } => self.image(*image, &repository, file.as_deref(), dir),
+            } => self.image(*image, repository.as_ref(), file.as_deref(), dir),
         }
     }
 

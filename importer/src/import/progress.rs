@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 /// What an import does.
@@ -60,6 +60,7 @@ pub struct Progress {
     /// Bytes of all phases.
     moved: Arc<AtomicU64>,
     state: Arc<Mutex<Option<State>>>,
+    kept: Arc<AtomicBool>,
 }
 
 /// How far it is.
@@ -120,6 +121,15 @@ impl Progress {
             done: 0,
             total: None,
         })
+    }
+
+    /// Whether another try goes on where this one ended: what came in is kept.
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn keeps(&self, kept: bool) {
+        self.kept.store(kept, Ordering::Relaxed);
     }
 
     /// Bytes that came over the network.

@@ -14,8 +14,9 @@ use quick_cache::sync::Cache;
 
 use super::{LayoutError, frames::Frames};
 use crate::{
-    format::{DiskImage, Format},
+    format::{DETECT_HEAD_BYTES, DiskImage, Format},
     source::{ReadAt, Slice},
+    wrapping::Wrapping,
 };
 
 /// Longest frame that is read, stored or raw: 1 MiB, of which a registry makes one chunk. Ours have 96 KiB at most.
@@ -98,18 +99,23 @@ impl Archive {
         Ok(self.file()?.0)
     }
 
-    /// The image in the archive.
+    /// The image in the archive. A file that was kept as it came, in a wrapping, is [`LayoutError::Other`]: it is read as a stream,
+    /// like any other image's.
     pub fn image(self) -> Result<DiskImage, LayoutError> {
         let (name, len) = self.file()?;
         let file = Slice::new(self, HEAD_BYTES as u64, len)
             .ok_or(LayoutError::Broken("its file is longer than its archive"))?;
         let file = Arc::new(file);
         // The name is the layout's own, not a guess.
-        Ok(if name == QCOW2_NAME {
-            DiskImage::open_as(Format::Qcow2, file)?
-        } else {
-            DiskImage::open(file)?
-        })
+        if name == QCOW2_NAME {
+            return Ok(DiskImage::open_as(Format::Qcow2, file)?);
+        }
+        let mut head = vec![0; len.min(DETECT_HEAD_BYTES as u64) as usize];
+        file.read_at(0, &mut head)?;
+        match Wrapping::detect(&head) {
+            None => Ok(DiskImage::open(file)?),
+            Some(_) => Err(LayoutError::Other),
+        }
     }
 }
 

@@ -34,6 +34,6 @@ pub enum PopulateError {
     #[error("the disk does not fit: the target holds {0} bytes, and more came")]
     TooSmall(u64),
     /// Somebody asked to stop.
-    #[error("stopped; the same command goes on from here")]
+    #[error("stopped")]
     Cancelled,
 }

@@ -18,13 +18,42 @@ use reqwest::{
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 
-use super::fetch::{Body, Fetch, FetchError, Opened, Version};
+use super::{
+    content_range::ContentRange,
+    fetch::{Body, Fetch, FetchError, Opened, Version},
+};
 
 /// Most redirects from the address to the file: what browsers allow.
 const REDIRECTS_MAX: usize = 20;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What to do about a proxy that does not know us.
+const WANTS_LOGIN_AT_PROXY: &str = "the proxy wants a user and a password: \
+                                    write http_proxy and https_proxy as http://USER:PASSWORD@HOST:PORT";
+
+/// Parts of errors that trying again does not mend, and what to say instead. The libraries below give nothing but texts for these.
+const FINAL: [(&str, &str); 5] = [
+    (
+        "invalid peer certificate",
+        "the server's certificate is not trusted: name the authority that signed it, if it is one of your own, with --source-ca",
+    ),
+    (
+        "InvalidContentType",
+        "the server does not speak TLS: is its address http://...?",
+    ),
+    (
+        "invalid HTTP version",
+        "the server does not speak HTTP: is its address https://...?",
+    ),
+    ("proxy authorization required", WANTS_LOGIN_AT_PROXY),
+    // Of a name server that cannot answer now it is said that it is temporary.
+    (
+        "Name or service not known",
+        "the server's name is unknown: check the address, and that DNS works here",
+    ),
+];
 
 /// Who we are, for the logs of servers.
 pub const USER_AGENT: &str = concat!("dvcr-importer/", env!("CARGO_PKG_VERSION"));
@@ -90,27 +119,34 @@ impl Http {
         let _ = url.set_username("");
         let _ = url.set_password(None);
         url.set_fragment(None);
-        let mut client = Client::builder()
-            // Credentials go to one host only; see `open`.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .user_agent(USER_AGENT)
-            .referer(false)
-            // Ranges in parallel get a connection each: in HTTP/2 they would share one, and its window.
-            .http1_only()
-            .tls_danger_accept_invalid_certs(options.insecure);
+        let builder = || {
+            Client::builder()
+                // Credentials go to one host only; see `open`.
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .user_agent(USER_AGENT)
+                .referer(false)
+                // Ranges in parallel get a connection each: in HTTP/2 they would share one, and its window.
+                .http1_only()
+                .tls_danger_accept_invalid_certs(options.insecure)
+        };
         let mut certificates = vec![];
         for pem in &options.ca {
             let bundle = Certificate::from_pem_bundle(pem)
                 .map_err(|error| wrong(format!("the CA is not a PEM bundle: {error}")))?;
             certificates.extend(bundle);
         }
-        if !certificates.is_empty() {
-            client = client.tls_certs_merge(certificates);
-        }
-        let client = client
-            .build()
-            .map_err(|error| wrong(format!("set up TLS: {}", chain(&error))))?;
+        let client = match builder().tls_certs_merge(certificates.clone()).build() {
+            // A slim container has no authorities; plain HTTP needs none.
+            Err(_) if url.scheme() == "http" => builder().tls_certs_only(certificates).build(),
+            built => built,
+        };
+        let client = client.map_err(|error| {
+            wrong(format!(
+                "set up TLS: {}: install ca-certificates, or name the authority with --source-ca",
+                chain(&error)
+            ))
+        })?;
         Ok(Self {
             client,
             url,
@@ -289,12 +325,16 @@ impl Http {
         let status = response.status();
         let what = match status {
             StatusCode::UNAUTHORIZED if self.credentials.is_none() => {
-                "the server wants a user and a password"
+                "the server wants a user and a password: give them with --source-user"
             }
             StatusCode::UNAUTHORIZED => "the server does not take this user and password",
             StatusCode::FORBIDDEN => "the server does not allow it",
-            StatusCode::NOT_FOUND | StatusCode::GONE => "there is no such file",
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED => "the proxy wants a user and a password",
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                return FetchError::Final(format!(
+                    "there is no such file ({status}): check the address"
+                ));
+            }
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => WANTS_LOGIN_AT_PROXY,
             _ => "the server cannot answer",
         };
         let reason = format!("{what} ({status})");
@@ -326,10 +366,10 @@ fn stalled(stall: Duration) -> FetchError {
 fn failed(error: reqwest::Error) -> FetchError {
     // Queries may be signatures.
     let reason = chain(&error.without_url());
-    if reason.contains("invalid peer certificate") {
-        return FetchError::Final(format!(
-            "{reason}; name the authority that signed it, if it is one of your own"
-        ));
+    for (part, advice) in FINAL {
+        if reason.contains(part) {
+            return FetchError::Final(format!("{advice} ({reason})"));
+        }
     }
     FetchError::again(reason)
 }
@@ -407,57 +447,9 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// `Content-Range: bytes 0-99/1000`.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-struct ContentRange {
-    first: u64,
-    last: u64,
-    len: Option<u64>,
-}
-
-impl ContentRange {
-    fn parse(text: &str) -> Option<Self> {
-        let rest = text.trim().strip_prefix("bytes")?.trim_start();
-        let (range, len) = rest.split_once('/')?;
-        let (first, last) = range.split_once('-')?;
-        let number = |text: &str| {
-            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse().ok().filter(|_| digits)
-        };
-        let (first, last) = (number(first)?, number(last)?);
-        let len = match len {
-            "*" => None,
-            len => Some(number(len)?),
-        };
-        (first <= last && last < u64::MAX && len.is_none_or(|len| last < len)).then_some(Self {
-            first,
-            last,
-            len,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn content_ranges() {
-        let range = |first, last, len| Some(ContentRange { first, last, len });
-        for (text, expected) in [
-            ("bytes 0-99/1000", range(0, 99, Some(1000))),
-            ("bytes 5-5/*", range(5, 5, None)),
-            ("bytes 5-4/10", None),
-            ("bytes 0-10/10", None),
-            ("bytes */10", None),
-            ("bytes +0-9/10", None),
-            ("items 0-9/10", None),
-            ("bytes 0-18446744073709551615/*", None),
-            ("", None),
-        ] {
-            assert_eq!(ContentRange::parse(text), expected, "{text}");
-        }
-    }
 
     #[test]
     fn addresses_hide_secrets() {

@@ -1,7 +1,12 @@
 //! What a person writes to say where a disk is.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
+use dvcr_client::Reference;
 use reqwest::Url;
 
 /// Where a disk is.
@@ -11,12 +16,16 @@ pub enum Location {
     Http(Url),
     /// `s3://bucket/key`, `gs://bucket/name`, `az://container/name`: a file in an object store.
     Object(Url),
-    /// `docker://host/repository:tag`: an image in a registry; what follows the scheme.
-    Registry(String),
+    /// `host/repository:tag`, with `docker://` in front or nothing: an image in a registry.
+    Registry(Reference),
+    /// `oci:DIR[:TAG]`: an image in a directory of the OCI image layout.
+    Layout(PathBuf, Option<String>),
     /// A path, or `file://` and one: a file or a block device.
     File(PathBuf),
     /// `-`: standard input.
     Stdin,
+    /// `blank:`: zeros.
+    Blank,
 }
 
 /// Why text is no location; says what is.
@@ -24,8 +33,8 @@ pub enum Location {
 pub enum LocationError {
     /// A scheme that is not read.
     #[error(
-        "{0}:// is not read. A source is a path, `-`, or an address that begins with http://, https://, s3://, gs://, az:// \
-         or docker://"
+        "{0}:// is not read. A source is HOST/REPOSITORY:TAG, a path, `-`, oci:DIR, or an address that begins with http://, \
+         https://, s3://, gs:// or az://"
     )]
     Scheme(String),
     /// A scheme that is read, and then nothing of use.
@@ -39,12 +48,31 @@ pub enum LocationError {
 impl FromStr for Location {
     type Err = LocationError;
 
+    /// Told apart by form. What could be both a path and an image is a path if there is something.
     fn from_str(text: &str) -> Result<Self, LocationError> {
+        let wrong = |reason: &str| LocationError::Address(without_secrets(text), reason.to_owned());
+        let image = || {
+            let reference = text.parse().map(Self::Registry);
+            reference.map_err(|error: dvcr_client::ReferenceError| wrong(&error.to_string()))
+        };
+        match text {
+            "" => return Err(LocationError::Empty),
+            "-" => return Ok(Self::Stdin),
+            "blank:" => return Ok(Self::Blank),
+            _ => {}
+        }
+        if let Some(rest) = text.strip_prefix("oci:") {
+            let (dir, tag) = match rest.rsplit_once(':') {
+                Some((dir, tag)) if !tag.contains('/') => (dir, Some(tag.to_owned())),
+                _ => (rest, None),
+            };
+            return Ok(Self::Layout(dir.into(), tag));
+        }
         let Some((scheme, rest)) = text.split_once("://") else {
-            return match text {
-                "" => Err(LocationError::Empty),
-                "-" => Ok(Self::Stdin),
-                path => Ok(Self::File(path.into())),
+            return if is_like_an_image(text) && !Path::new(text).exists() {
+                image()
+            } else {
+                Ok(Self::File(text.into()))
             };
         };
         let is_scheme = |text: &str| {
@@ -55,7 +83,6 @@ impl FromStr for Location {
         if !is_scheme(scheme) {
             return Ok(Self::File(text.into()));
         }
-        let wrong = |reason: &str| LocationError::Address(text.to_owned(), reason.to_owned());
         let url = || text.parse::<Url>().map_err(|e| wrong(&e.to_string()));
         match scheme.to_ascii_lowercase().as_str() {
             "http" | "https" => Ok(Self::Http(url()?)),
@@ -68,11 +95,29 @@ impl FromStr for Location {
                 Ok(Self::Object(url))
             }
             "docker" if rest.is_empty() => Err(wrong("host/repository:tag is wanted")),
-            "docker" => Ok(Self::Registry(rest.to_owned())),
+            "docker" => image(),
             "file" if rest.starts_with('/') => Ok(Self::File(rest.into())),
             "file" => Err(wrong("an absolute path is wanted: file:///path")),
             other => Err(LocationError::Scheme(other.to_owned())),
         }
+    }
+}
+
+/// Whether text without a scheme has a registry in front, as docker sees it: a name with a dot or a port, or `localhost`.
+fn is_like_an_image(text: &str) -> bool {
+    let host = text.split_once('/').map(|(host, _)| host);
+    host.is_some_and(|host| {
+        !host.starts_with('.') && (host.contains(['.', ':']) || host == "localhost")
+    })
+}
+
+/// An address that cannot be parsed, as far as it can be shown: what is before an `@` may be a password.
+fn without_secrets(text: &str) -> String {
+    match (text.split_once("://"), text.rfind('@')) {
+        (Some((scheme, _)), Some(at)) if scheme != "docker" => {
+            format!("{scheme}://...{}", &text[at..])
+        }
+        _ => text.to_owned(),
     }
 }
 
@@ -90,8 +135,11 @@ impl fmt::Display for Location {
                 write!(f, "{url}")
             }
             Self::Registry(reference) => write!(f, "docker://{reference}"),
+            Self::Layout(dir, None) => write!(f, "oci:{}", dir.display()),
+            Self::Layout(dir, Some(tag)) => write!(f, "oci:{}:{tag}", dir.display()),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Stdin => f.write_str("standard input"),
+            Self::Blank => f.write_str("blank:"),
         }
     }
 }
@@ -118,8 +166,36 @@ mod tests {
         check(http, Ok(Location::Http(url(http))));
         let object = "s3://bucket/a/b.img";
         check(object, Ok(Location::Object(url(object))));
-        let registry = Location::Registry("host:5000/a/b:1".to_owned());
-        check("docker://host:5000/a/b:1", Ok(registry));
+        let image = |text: &str| Location::Registry(text.parse().unwrap());
+        check("docker://host:5000/a/b:1", Ok(image("host:5000/a/b:1")));
+        check("docker://debian", Ok(image("docker.io/library/debian")));
+        for text in [
+            "127.0.0.1:5000/vi/debian:12",
+            "[::1]:5000/debian",
+            "localhost/debian",
+            "registry.example/vi/debian",
+        ] {
+            check(text, Ok(image(text)));
+        }
+        let layout =
+            |dir: &str, tag: Option<&str>| Location::Layout(dir.into(), tag.map(str::to_owned));
+        check("oci:/srv/image", Ok(layout("/srv/image", None)));
+        check("oci:/srv/image:v1", Ok(layout("/srv/image", Some("v1"))));
+        check("oci:a:b/c", Ok(layout("a:b/c", None)));
+        check("blank:", Ok(Location::Blank));
+        for text in [
+            "./no/such.file",
+            "vi/debian:1",
+            "../a/b",
+            "../tests/import.rs",
+        ] {
+            check(text, Ok(Location::File(text.into())));
+        }
+        check("registry.example/UPPER", Err("no address"));
+        check(
+            "https://me:secret@:/x",
+            Err("https://...@:/x is no address"),
+        );
         check("/srv/disk.img", Ok(Location::File("/srv/disk.img".into())));
         check("disk.img", Ok(Location::File("disk.img".into())));
         check("./a://b", Ok(Location::File("./a://b".into())));

@@ -13,6 +13,7 @@
 //!
 //! **Invariant:** credentials and headers go to the host that was named, and to no other.
 
+mod content_range;
 pub mod fetch;
 mod file;
 pub mod http;

@@ -20,7 +20,7 @@ use super::{
 /// (`AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME` and so on).
 #[derive(Clone, Default)]
 pub struct ObjectOptions {
-    /// Key id (in Azure: account) and secret key.
+    /// Key id and secret key. In Azure: account, which is a part of where files are, and its key, empty if there is none.
     pub keys: Option<(String, String)>,
     /// Ask without credentials. Where there are none in the environment either, that is done in any case.
     pub anonymous: bool,
@@ -102,12 +102,15 @@ impl Object {
 }
 
 fn client(options: &ObjectOptions, stall: Duration) -> Result<ClientOptions, Error> {
+    let plain = options.endpoint.as_deref().is_some_and(is_plain);
     let mut client = ClientOptions::new()
         // A whole disk may come in one request: only a stall is too long.
         .with_timeout_disabled()
         .with_read_timeout(stall)
         .with_connect_timeout(Duration::from_secs(20))
-        .with_allow_http(options.endpoint.as_deref().is_some_and(is_plain))
+        .with_allow_http(plain)
+        // A slim container has none, which is no reason to fail where none are needed.
+        .with_no_system_certificates(plain)
         .with_allow_invalid_certificates(options.insecure);
     for pem in &options.ca {
         for certificate in Certificate::from_pem_bundle(pem)? {
@@ -199,10 +202,15 @@ fn azure(
             .with_endpoint(endpoint.trim_end_matches('/').to_owned())
             .with_allow_http(is_plain(endpoint));
     }
+    let mut has_key = false;
     if let Some((account, key)) = &options.keys {
-        builder = builder.with_account(account).with_access_key(key);
+        builder = builder.with_account(account);
+        has_key = !key.is_empty();
+        if has_key {
+            builder = builder.with_access_key(key);
+        }
     }
-    let none = options.keys.is_none() && none_of(&AZURE_CREDENTIALS);
+    let none = !has_key && none_of(&AZURE_CREDENTIALS);
     builder
         .with_skip_signature(options.anonymous || none)
         .build()
@@ -264,7 +272,7 @@ fn changed() -> FetchError {
 fn failed(error: Error) -> FetchError {
     let reason = chain(&error);
     let what = match &error {
-        Error::NotFound { .. } => "there is no such file, bucket or container",
+        Error::NotFound { .. } => "there is no such file, bucket or container: check the address",
         Error::PermissionDenied { .. } => "the store does not allow it",
         Error::Unauthenticated { .. } => {
             "the store does not take these keys; without any, it wants some"
@@ -274,7 +282,7 @@ fn failed(error: Error) -> FetchError {
             return FetchError::Final(reason);
         }
         _ if reason.contains("invalid peer certificate") => {
-            "name the authority that signed the certificate, if it is one of your own"
+            "name the authority that signed the certificate, if it is one of your own, with --source-ca"
         }
         _ => return FetchError::again(reason),
     };

@@ -199,7 +199,7 @@ impl Link {
         let mut opened = self.fetch.open(range, Some(&self.version)).await?;
         if opened.start != start {
             return Err(FetchError::Final(
-                "the server does not keep to the ranges that it promised; read it without ranges"
+                "the server does not keep to the ranges that it promised; ask for none with --no-ranges"
                     .to_owned(),
             ));
         }

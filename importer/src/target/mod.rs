@@ -19,7 +19,7 @@ pub use aligned::{ALIGNMENT, AlignedBuf};
 pub use error::TargetError;
 pub use place::Place;
 pub use qcow2::{Qcow2Target, stored_clusters};
-pub use raw::{RawOptions, RawTarget, remove};
+pub use raw::{RawOptions, RawTarget};
 pub use space::{ALIGN_BYTES, Sizing, usable_bytes};
 
 /// A disk that is being written, at the guest's offsets. May be used from several threads at once, at different places.

@@ -1,7 +1,7 @@
 //! Raw disks: a file, or a block device.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     os::{
         fd::AsRawFd,
@@ -299,12 +299,4 @@ fn reopen_direct(file: &File) -> Option<File> {
 pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TargetError {
     let path = path.to_owned();
     move |source| TargetError::Io { what, path, source }
-}
-
-/// Removes a file whose content turned out to be wrong; a device stays as it is.
-pub fn remove(place: &Place) -> io::Result<()> {
-    match place {
-        Place::File(path) => fs::remove_file(path),
-        Place::Device(_) => Ok(()),
-    }
 }

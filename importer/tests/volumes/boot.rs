@@ -68,7 +68,7 @@ fn a_guest_boots_from_a_container_disk_that_docker_built() {
         "populate",
         &reference,
         text(device.path()),
-        "--spool",
+        "--work-dir",
         text(&site.path("home")),
     ]);
     guest::boot(device.path(), "raw", &token);

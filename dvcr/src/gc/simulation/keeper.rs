@@ -33,6 +33,7 @@ pub(super) fn rule() -> RetentionRule {
     RetentionRule {
         repository: REPOSITORY.to_owned(),
         untagged_after: Some(Time::hours(1)),
+        allow_mass_removal: true,
         keep: vec![Keep {
             tags: vec!["*".to_owned()],
             last: Some(LAST),

@@ -56,37 +56,34 @@ async fn delete(
         dry_run,
         measure: !skip_bytes,
     };
-    let deletion::Deletion {
-        repositories,
-        tags,
-        manifests,
-        blobs,
-        logical_bytes,
-        freed_bytes,
-        free_from_ms,
-        named,
-        failures,
-    } = call.registry.delete(&call.who, &selection, options).await?;
-    let named = named.into_iter().map(|item| DeletedItem {
+    let deletion = call.registry.delete(&call.who, &selection, options).await?;
+    Ok(Json(wire(dry_run, deletion)))
+}
+
+fn wire(dry_run: bool, deletion: deletion::Deletion) -> Deletion {
+    let named = deletion.named.into_iter().map(|item| DeletedItem {
         repository: item.repository.to_string(),
         tag: item.tag.map(|tag| tag.to_string()),
         digest: item.digest.to_string(),
     });
-    let failures = failures.into_iter().map(|failure| DeletionFailure {
-        repository: failure.repository.to_string(),
-        what: failure.what,
-        error: failure.error,
-    });
-    Ok(Json(Deletion {
+    let failures = deletion
+        .failures
+        .into_iter()
+        .map(|failure| DeletionFailure {
+            repository: failure.repository.to_string(),
+            what: failure.what,
+            error: failure.error,
+        });
+    Deletion {
         dry_run,
-        repositories,
-        tags,
-        manifests,
-        blobs,
-        logical_bytes,
-        freed_bytes,
-        free_from: Timestamp(free_from_ms),
+        repositories: deletion.repositories,
+        tags: deletion.tags,
+        manifests: deletion.manifests,
+        blobs: deletion.blobs,
+        logical_bytes: deletion.logical_bytes,
+        freed_bytes: deletion.freed_bytes,
+        free_from: Timestamp(deletion.free_from_ms),
         named: named.collect(),
         failures: failures.collect(),
-    }))
+    }
 }

@@ -41,6 +41,7 @@ async fn get_retention(call: Call) -> Result<Json<RetentionRules>, Failure> {
     let retention = retention.into_iter().map(|rule| RetentionRule {
         repository: rule.repository,
         untagged_after: rule.untagged_after.map(|after| after.to_string()),
+        allow_mass_removal: rule.allow_mass_removal,
         keep: rule.keep.into_iter().map(keep).collect(),
     });
     let immutable = immutable.into_iter().map(|rule| ImmutableRule {
@@ -102,6 +103,7 @@ fn item(item: PlannedItem) -> RetentionItem {
         digest,
         since_ms,
         kept,
+        held,
         due_ms,
         rule,
         reason,
@@ -112,6 +114,7 @@ fn item(item: PlannedItem) -> RetentionItem {
         digest: digest.to_string(),
         since: Timestamp(since_ms),
         kept,
+        held,
         due_at: due_ms.map(Timestamp),
         rule: rule.map(|rule| rule as u64),
         reason,

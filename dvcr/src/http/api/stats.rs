@@ -30,22 +30,13 @@ async fn get_stats(call: Call, Params(query): Params<StatsQuery>) -> Result<Json
 }
 
 fn wire(stats: &registry::Stats) -> Stats {
-    let registry::Stats {
-        blobs,
-        chunks,
-        logical_bytes,
-        stored_bytes,
-        shared_bytes,
-        pack_bytes,
-        estimated,
-    } = *stats;
     Stats {
-        blobs,
-        chunks,
-        logical_bytes,
-        stored_bytes,
-        shared_bytes,
-        pack_bytes,
-        estimated,
+        blobs: stats.blobs,
+        chunks: stats.chunks,
+        logical_bytes: stats.logical_bytes,
+        stored_bytes: stats.stored_bytes,
+        shared_bytes: stats.shared_bytes,
+        pack_bytes: stats.pack_bytes,
+        estimated: stats.estimated,
     }
 }

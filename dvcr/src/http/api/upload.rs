@@ -20,7 +20,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(cancel_upload))
 }
 
-/// Uploads in progress, in the order of their ids.
+/// Uploads in progress, the oldest first.
 #[utoipa::path(
     get, path = "/api/v1/uploads", tag = "uploads",
     params(PageQuery),
@@ -62,6 +62,7 @@ fn wire(entry: UploadEntry) -> Upload {
         principal,
         offset,
         active,
+        began_ms,
         last_request_ms,
         expires_ms,
     } = entry;
@@ -71,6 +72,7 @@ fn wire(entry: UploadEntry) -> Upload {
         principal,
         received_bytes: offset,
         active,
+        began_at: began_ms.map(Timestamp),
         last_request_at: Timestamp(last_request_ms),
         expires_at: Timestamp(expires_ms),
     }

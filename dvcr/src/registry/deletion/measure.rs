@@ -101,18 +101,14 @@ impl Inner {
         mut visit: impl FnMut(Digest),
     ) -> Result<(), RegistryError> {
         let all = key::holds(name);
-        let mut range = all.clone();
-        loop {
-            let rows = self.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(());
-            };
-            range = key::after(range, last);
+        let mut pages = self.pages(all.clone(), PAGE);
+        while let Some(rows) = pages.next().await? {
             let digests = rows
                 .iter()
                 .filter_map(|(row, _)| Digest::from_key(key::last_field(&all, row)).ok());
             digests.for_each(&mut visit);
             tokio::task::yield_now().await;
         }
+        Ok(())
     }
 }

@@ -331,13 +331,8 @@ impl Inner {
         deletion: &mut Deletion,
     ) -> Result<(), RegistryError> {
         let all = key::holds(name);
-        let mut range = all.clone();
-        loop {
-            let rows = self.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(());
-            };
-            range = key::after(range, last);
+        let mut pages = self.pages(all.clone(), PAGE);
+        while let Some(rows) = pages.next().await? {
             let digests: Vec<Digest> = rows
                 .iter()
                 .filter_map(|(row, _)| Digest::from_key(key::last_field(&all, row)).ok())
@@ -353,6 +348,7 @@ impl Inner {
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -155,11 +155,9 @@ impl Inner {
             self.check_deletable(name, tag.as_str(), *digest)?;
         }
         let all = key::manifests(name);
-        let (mut manifests, mut range) = (Vec::new(), all.clone());
-        loop {
-            let rows = self.meta.scan(&range, LONG_PAGE).await?;
-            let Some((last, _)) = rows.last() else { break };
-            range = key::after(range, last);
+        let mut manifests = Vec::new();
+        let mut pages = self.pages(all.clone(), LONG_PAGE);
+        while let Some(rows) = pages.next().await? {
             let digests = rows
                 .iter()
                 .filter_map(|(row, _)| Digest::from_key(key::last_field(&all, row)).ok());
@@ -183,13 +181,9 @@ impl Inner {
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Vec<(Tag, Digest)>, RegistryError> {
         let all = key::tags(name);
-        let (mut tags, mut range) = (Vec::new(), all.clone());
-        loop {
-            let rows = self.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(tags);
-            };
-            range = key::after(range, last);
+        let mut tags = Vec::new();
+        let mut pages = self.pages(all.clone(), PAGE);
+        while let Some(rows) = pages.next().await? {
             for (key, row) in &rows {
                 let text = std::str::from_utf8(key::last_field(&all, key)).unwrap_or_default();
                 if let Ok(tag) = text.parse::<Tag>()
@@ -202,6 +196,7 @@ impl Inner {
                 return Err(too_many());
             }
         }
+        Ok(tags)
     }
 
     /// All tags of a manifest.
@@ -211,13 +206,9 @@ impl Inner {
         digest: &Digest,
     ) -> Result<Vec<Tag>, RegistryError> {
         let all = key::tags_of(name, digest);
-        let (mut tags, mut range) = (Vec::new(), all.clone());
-        loop {
-            let rows = self.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(tags);
-            };
-            range = key::after(range, last);
+        let mut tags = Vec::new();
+        let mut pages = self.pages(all.clone(), PAGE);
+        while let Some(rows) = pages.next().await? {
             let texts = rows
                 .iter()
                 .filter_map(|(row, _)| std::str::from_utf8(key::last_field(&all, row)).ok());
@@ -226,6 +217,7 @@ impl Inner {
                 return Err(too_many());
             }
         }
+        Ok(tags)
     }
 
     /// The manifests that nothing needs once these tags are gone: of `roots`, of what they list, of what is about them. `forced`
@@ -301,13 +293,8 @@ impl Inner {
         gone: &BTreeSet<Digest>,
     ) -> Result<bool, RegistryError> {
         let all = key::edges(digest, name);
-        let mut range = all.clone();
-        loop {
-            let rows = self.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(true);
-            };
-            range = key::after(range, last);
+        let mut pages = self.pages(all.clone(), PAGE);
+        while let Some(rows) = pages.next().await? {
             let stays = |row: &[u8]| {
                 let parent = Digest::from_key(key::last_field(&all, row));
                 parent.map_or(true, |parent| !gone.contains(&parent))
@@ -316,6 +303,7 @@ impl Inner {
                 return Ok(false);
             }
         }
+        Ok(true)
     }
 }
 

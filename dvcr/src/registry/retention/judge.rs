@@ -53,6 +53,25 @@ pub(super) fn subject_of(tag: &str) -> Option<Digest> {
     format!("sha256:{hex}").parse().ok()
 }
 
+/// Fewest tags of a repository of which most may not go at once: of fewer, most go whenever some are pushed in a row.
+const MOST_OF_MIN: u64 = 10;
+
+/// How many tags a repository has, and how many of them a round would remove. Tags that are named after a manifest do not count:
+/// they go because it went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Share {
+    pub(super) tags: u64,
+    pub(super) goes: u64,
+}
+
+impl Share {
+    /// Whether that is rather a mistake in a rule, or in the clock, than what somebody wants: more than half, or everything.
+    pub(super) fn is_too_much(self) -> bool {
+        let Self { tags, goes } = self;
+        goes > 0 && (goes == tags || tags >= MOST_OF_MIN && goes > tags / 2)
+    }
+}
+
 /// Applies a rule to the tags of one repository.
 pub(super) struct Judge<'a> {
     rule: &'a RetentionRule,
@@ -132,6 +151,14 @@ impl<'a> Judge<'a> {
         within && among_last
     }
 
+    /// Counts a tag that is there.
+    pub(super) fn count(&self, facts: &TagFacts<'_>, share: &mut Share) {
+        if subject_of(facts.tag).is_none() {
+            share.tags += 1;
+            share.goes += u64::from(self.judge(facts) == Verdict::Removed);
+        }
+    }
+
     /// The tags that take the places of others. While they are all there, what was removed because of them stays removed
     /// rightly: pushing to them, or pushing other tags, only makes it older.
     pub(super) fn witnesses(&self) -> BTreeSet<&str> {
@@ -162,6 +189,7 @@ mod tests {
         RetentionRule {
             repository: "**".to_owned(),
             untagged_after: None,
+            allow_mass_removal: false,
             keep: keep.to_vec(),
         }
     }
@@ -224,6 +252,44 @@ mod tests {
         let found = verdicts(&rule, &[("new!", 1), ("old!", 9), ("other", 2)]);
         let immutable = Verdict::Kept(KeptBy::Immutable);
         assert_eq!(found, [immutable, immutable, Verdict::Removed]);
+    }
+
+    #[test]
+    fn most_of_many_tags_and_all_of_any_are_too_much() {
+        for (tags, goes, expected) in [
+            (0, 0, false),
+            (1, 1, true),
+            (1, 0, false),
+            (3, 2, false),
+            (3, 3, true),
+            (9, 8, false),
+            (10, 5, false),
+            (10, 6, true),
+            (11, 5, false),
+            (11, 6, true),
+            (1_000, 500, false),
+            (1_000, 501, true),
+        ] {
+            let share = Share { tags, goes };
+            assert_eq!(share.is_too_much(), expected, "{share:?}");
+        }
+    }
+
+    #[test]
+    fn signatures_do_not_count_as_what_goes() {
+        let rule = rule(&[keep(&["v*"], None, None)]);
+        let (judge, mut share) = (Judge::new(&rule, NOW_MS), Share::default());
+        let signature = format!("sha256-{}.sig", "a".repeat(64));
+        for tag in ["v1", "a", &signature] {
+            let facts = TagFacts {
+                tag,
+                pushed_ms: NOW_MS,
+                permanent: false,
+                has_subject: false,
+            };
+            judge.count(&facts, &mut share);
+        }
+        assert_eq!(share, Share { tags: 2, goes: 1 });
     }
 
     #[test]

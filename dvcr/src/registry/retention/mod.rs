@@ -1,7 +1,8 @@
 //! Retention: what goes from repositories by itself, because rules in the settings say so. Without a rule nothing does.
 //!
 //! A round is part of every collection. It removes the tags that no entry of a rule keeps, and the manifests that nothing needs
-//! any more and whose time has come; then garbage collection takes what only those needed. [`judge`] decides, purely; what it decided is
+//! any more and whose time has come; then garbage collection takes what only those needed. Where that would be most tags of a
+//! repository it removes none of them, unless somebody has said that this is meant. [`judge`] decides, purely; what it decided is
 //! carried out in transactions that check it: the tag is as it was seen, and so are those that took its place.
 
 mod judge;
@@ -21,14 +22,14 @@ pub use rule::{Keep, RetentionRule};
 
 use super::{
     ATTEMPTS, Inner, Registry, RegistryError,
-    immutable::{TagLock, lock_of},
+    immutable::{ImmutableRule, TagLock, lock_of},
     millis, removal,
 };
 use crate::meta::{
     Check, Commit, Txn, key,
     record::{Record as _, TagRecord, UntaggedRecord},
 };
-use judge::{Judge, TagFacts, subject_of};
+use judge::{Judge, Share, TagFacts, subject_of};
 use rule::rule_of;
 
 /// Rows read at once.
@@ -44,6 +45,10 @@ pub struct RetentionStats {
     pub tags: AtomicU64,
     /// Manifests.
     pub manifests: AtomicU64,
+    /// Repositories whose tags the last round left alone because too many would have gone at once.
+    pub held_repositories: AtomicU64,
+    /// Rounds that ended with an error.
+    pub failures: AtomicU64,
 }
 
 /// What one round removed.
@@ -53,6 +58,8 @@ pub struct Retained {
     pub tags: u64,
     /// Manifests that nothing needed any more.
     pub manifests: u64,
+    /// Repositories whose tags stay because too many would have gone at once.
+    pub held_repositories: u64,
 }
 
 impl Registry {
@@ -62,9 +69,10 @@ impl Registry {
         &self.0.retained
     }
 
-    /// One round, at the begin of a collection.
-    pub(super) async fn retain_or_log(&self) {
-        if let Err(error) = self.retain().await {
+    /// One round, at the begin of a collection. With `force` it removes whatever the rules say.
+    pub(super) async fn retain_or_log(&self, force: bool) {
+        if let Err(error) = self.retain(force).await {
+            self.retention_stats().failures.fetch_add(1, Relaxed);
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "apply the retention rules; the next collection goes on"
@@ -72,10 +80,11 @@ impl Registry {
         }
     }
 
-    /// One round: tags that the rules do not keep, then manifests that nothing needs.
-    pub async fn retain(&self) -> Result<Retained, RegistryError> {
+    /// One round: tags that the rules do not keep, then manifests that nothing needs. With `force` also most tags of a repository
+    /// at once.
+    pub async fn retain(&self, force: bool) -> Result<Retained, RegistryError> {
         let inner = &self.0;
-        let mut retained = Retained::default();
+        let (mut retained, mut held) = (Retained::default(), None);
         if inner
             .options
             .retention
@@ -89,7 +98,13 @@ impl Registry {
                     if let Some((no, rule)) = rule_of(&inner.options.retention, repository)
                         && !rule.keep.is_empty()
                     {
-                        retained.tags += inner.retain_tags(repository, no, rule).await?;
+                        match inner.retain_tags(repository, no, rule, force).await? {
+                            Some(tags) => retained.tags += tags,
+                            None => {
+                                retained.held_repositories += 1;
+                                held.get_or_insert_with(|| repository.clone());
+                            }
+                        }
                     }
                 }
                 if !page.more {
@@ -97,6 +112,17 @@ impl Registry {
                 }
                 last = page.items.into_iter().next_back();
             }
+        }
+        let stats = &inner.retained;
+        stats
+            .held_repositories
+            .store(retained.held_repositories, Relaxed);
+        if let Some(repository) = held {
+            tracing::warn!(
+                repositories = retained.held_repositories, such_as = %repository,
+                "retention would remove more tags of a repository at once than it does by itself, and removes none of them; look at \
+                 `dvcr retention test`, and run `dvcr gc run --force` if that is what you want"
+            );
         }
         retained.manifests = inner.retain_manifests().await?;
         inner.retained.tags.fetch_add(retained.tags, Relaxed);
@@ -116,19 +142,16 @@ impl Inner {
         rule: &'a RetentionRule,
     ) -> Result<Judge<'a>, RegistryError> {
         let all = key::tags(repository);
-        let (mut judge, mut range) = (Judge::new(rule, self.now_ms()), all.clone());
-        loop {
-            let rows = self.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(judge);
-            };
-            range = key::after(range, last);
+        let mut judge = Judge::new(rule, self.now_ms());
+        let mut pages = self.pages(all.clone(), PAGE);
+        while let Some(rows) = pages.next().await? {
             for (key, row) in &rows {
                 let tag = String::from_utf8_lossy(key::last_field(&all, key));
                 judge.see(&tag, TagRecord::decode(key, row)?.pushed_ms);
             }
             tokio::task::yield_now().await;
         }
+        Ok(judge)
     }
 
     /// Whether the manifest that a tag is named after is there; and the check that it is not.
@@ -145,24 +168,62 @@ impl Inner {
         Ok((there, (!there).then_some(Check::Absent(key))))
     }
 
-    /// Removes the tags of a repository that the rule does not keep; returns how many.
+    /// How much of a repository would go by a judgement.
+    async fn share(
+        &self,
+        repository: &RepositoryName,
+        immutable: &[ImmutableRule],
+        judge: &Judge<'_>,
+    ) -> Result<Share, RegistryError> {
+        let all = key::tags(repository);
+        let mut share = Share::default();
+        let mut pages = self.pages(all.clone(), PAGE);
+        while let Some(rows) = pages.next().await? {
+            for (key, row) in &rows {
+                let tag = String::from_utf8_lossy(key::last_field(&all, key));
+                let facts = TagFacts {
+                    tag: &tag,
+                    pushed_ms: TagRecord::decode(key, row)?.pushed_ms,
+                    permanent: lock_of(immutable, repository, &tag) == TagLock::Permanent,
+                    // Tags that have one do not count.
+                    has_subject: false,
+                };
+                judge.count(&facts, &mut share);
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(share)
+    }
+
+    /// Removes the tags of a repository that the rule does not keep; returns how many, or none where that would be too many at
+    /// once.
     async fn retain_tags(
         &self,
         repository: &RepositoryName,
         rule_no: usize,
         rule: &RetentionRule,
-    ) -> Result<u64, RegistryError> {
+        force: bool,
+    ) -> Result<Option<u64>, RegistryError> {
         let mut removed = 0;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let judge = self.see_tags(repository, rule).await?;
+            if attempt == 0 && !force && !rule.allow_mass_removal {
+                let immutable = &self.options.immutable;
+                let share = self.share(repository, immutable, &judge).await?;
+                if share.is_too_much() {
+                    let Share { tags, goes } = share;
+                    tracing::debug!(%repository, rule = rule_no, tags, goes, "held");
+                    return Ok(None);
+                }
+            }
             let (done, complete) = self.remove_judged(repository, rule_no, &judge).await?;
             removed += done;
             if complete {
-                return Ok(removed);
+                return Ok(Some(removed));
             }
         }
         tracing::debug!(%repository, "tags change all the time: the next round goes on");
-        Ok(removed)
+        Ok(Some(removed))
     }
 
     /// Second pass: removes what is not kept. Stops early where somebody changed what the judgement relied on.
@@ -177,13 +238,9 @@ impl Inner {
         let witnesses: Vec<Check> = witnesses
             .map(|tag| Check::Present(key::tag(repository, tag)))
             .collect();
-        let (mut range, mut removed) = (all.clone(), 0);
-        loop {
-            let rows = self.meta.scan(&range, TAGS_PAGE).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok((removed, true));
-            };
-            range = key::after(range, last);
+        let mut removed = 0;
+        let mut pages = self.pages(all.clone(), TAGS_PAGE);
+        while let Some(rows) = pages.next().await? {
             let mut txn = Txn::default();
             let mut gone: Vec<(Tag, Digest)> = Vec::new();
             for (key, value) in rows {
@@ -221,17 +278,14 @@ impl Inner {
                 tracing::info!(target: "dvcr::audit", %repository, %tag, %digest, rule = rule_no, "retention removed a tag");
             }
         }
+        Ok((removed, true))
     }
 
     /// Removes every manifest that nothing needs and whose time has come; returns how many.
     async fn retain_manifests(&self) -> Result<u64, RegistryError> {
-        let (mut range, mut removed) = (key::all_untagged(), 0);
-        loop {
-            let rows = self.meta.scan(&range, PAGE).await?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(removed);
-            };
-            range = key::after(range, last);
+        let mut removed = 0;
+        let mut pages = self.pages(key::all_untagged(), PAGE);
+        while let Some(rows) = pages.next().await? {
             for (key, row) in &rows {
                 let Some((repository, digest)) = key::untagged_of(key) else {
                     continue;
@@ -254,6 +308,7 @@ impl Inner {
             }
             tokio::task::yield_now().await;
         }
+        Ok(removed)
     }
 
     /// When an untagged manifest goes if nothing needs it then; none: never.

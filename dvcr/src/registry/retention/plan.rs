@@ -2,7 +2,11 @@
 
 use dvcr_core::oci::{Digest, RepositoryName, Tag};
 
-use super::{KeptBy, PAGE, RetentionRule, Verdict, judge::TagFacts, rule_faults, rule_of};
+use super::{
+    KeptBy, PAGE, RetentionRule, Verdict,
+    judge::{Share, TagFacts},
+    rule_faults, rule_of,
+};
 use crate::{
     meta::{
         KeyRange, key,
@@ -44,6 +48,8 @@ pub struct PlannedItem {
     pub since_ms: u64,
     /// Whether it stays when a round comes.
     pub kept: bool,
+    /// Whether it stays only because too many tags of the repository would go at once.
+    pub held: bool,
     /// When an untagged manifest goes that stays now; none for tags, and where nothing removes it.
     pub due_ms: Option<u64>,
     /// The number of the rule for the repository, from 0; none where no rule fits.
@@ -218,20 +224,25 @@ impl Inner {
         &self,
         rules: &RetentionSet,
         repository: &RepositoryName,
-        mut range: KeyRange,
+        range: KeyRange,
         n: usize,
         items: &mut Vec<PlannedItem>,
     ) -> Result<(), RegistryError> {
         let all = key::tags(repository);
         let rule = rule_of(&rules.retention, repository);
-        let judge = match rule {
-            Some((_, rule)) => Some(self.see_tags(repository, rule).await?),
-            None => None,
+        let (judge, share) = match rule {
+            Some((_, rule)) => {
+                let judge = self.see_tags(repository, rule).await?;
+                let share = self.share(repository, &rules.immutable, &judge).await?;
+                let held = share.is_too_much() && !rule.allow_mass_removal;
+                (Some(judge), held.then_some(share))
+            }
+            None => (None, None),
         };
-        while items.len() <= n {
-            let rows = self.meta.scan(&range, n + 1 - items.len()).await?;
-            let Some((last, _)) = rows.last() else { break };
-            range = key::after(range, last);
+        let mut pages = self.pages(range, n.saturating_sub(items.len()) + 1);
+        while items.len() <= n
+            && let Some(rows) = pages.next().await?
+        {
             for (key, row) in &rows {
                 let name = std::str::from_utf8(key::last_field(&all, key));
                 let Some(tag) = name.ok().and_then(|name| name.parse::<Tag>().ok()) else {
@@ -246,14 +257,23 @@ impl Inner {
                     has_subject: self.subject(repository, tag.as_str()).await?.0,
                 };
                 let verdict = judge.as_ref().map(|judge| judge.judge(&facts));
+                let goes = verdict == Some(Verdict::Removed);
+                let held = share.filter(|_| goes);
                 items.push(PlannedItem {
                     repository: repository.clone(),
                     digest: row.digest,
                     since_ms: row.pushed_ms,
-                    kept: verdict != Some(Verdict::Removed),
+                    kept: !goes || held.is_some(),
+                    held: held.is_some(),
                     due_ms: None,
                     rule: rule.map(|(no, _)| no),
-                    reason: reason(rule, verdict),
+                    reason: match held {
+                        Some(Share { tags, goes }) => format!(
+                            "{}, but {goes} of {tags} tags would go at once",
+                            reason(rule, verdict)
+                        ),
+                        None => reason(rule, verdict),
+                    },
                     tag: Some(tag),
                 });
             }
@@ -265,15 +285,15 @@ impl Inner {
         &self,
         rules: &RetentionSet,
         repository: &RepositoryName,
-        mut range: KeyRange,
+        range: KeyRange,
         n: usize,
         items: &mut Vec<PlannedItem>,
     ) -> Result<(), RegistryError> {
         let rule = rule_of(&rules.retention, repository);
-        while items.len() <= n {
-            let rows = self.meta.scan(&range, n + 1 - items.len()).await?;
-            let Some((last, _)) = rows.last() else { break };
-            range = key::after(range, last);
+        let mut pages = self.pages(range, n.saturating_sub(items.len()) + 1);
+        while items.len() <= n
+            && let Some(rows) = pages.next().await?
+        {
             for (key, row) in &rows {
                 let Some((_, digest)) = key::untagged_of(key) else {
                     continue;
@@ -291,6 +311,7 @@ impl Inner {
                     digest,
                     since_ms: row.since_ms,
                     kept,
+                    held: false,
                     due_ms: due_ms.filter(|_| kept),
                     rule: rule.map(|(no, _)| no),
                     reason: match after {

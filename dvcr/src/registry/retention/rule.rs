@@ -32,6 +32,9 @@ pub struct RetentionRule {
     /// How long a manifest stays that has no tag, is in no index, and is about no other manifest; none: for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untagged_after: Option<Time>,
+    /// Whether one round may remove most tags of a repository, or all of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_mass_removal: bool,
     /// Which tags stay: those that at least one entry keeps. Without an entry all do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<Keep>,
@@ -99,6 +102,7 @@ impl RetentionRule {
         let Self {
             repository,
             untagged_after,
+            allow_mass_removal: _,
             keep,
         } = self;
         if repository.is_empty() {

@@ -1,5 +1,7 @@
 //! Retention of a registry whose clock stands still until it is told to go on.
 
+mod held;
+
 use std::time::Duration;
 
 use dvcr_core::oci::Reference;
@@ -49,7 +51,10 @@ impl World {
 
     async fn round_after(&self, minutes: u64) -> (u64, u64) {
         self.clock.advance_ms(minutes * MINUTE_MS);
-        let Retained { tags, manifests } = self.registry.retain().await.unwrap();
+        let retained = self.registry.retain(false).await.unwrap();
+        let Retained {
+            tags, manifests, ..
+        } = retained;
         (tags, manifests)
     }
 }
@@ -323,6 +328,7 @@ async fn immutable_tags_go_where_their_rule_says_so() {
 
         [[retention]]
         repository = "vi/**"
+        allow_mass_removal = true
         keep = [{ within = "1h" }]
         "#,
     )
@@ -409,6 +415,7 @@ async fn a_plan_says_what_goes_and_by_which_rule_page_by_page() {
         retention: vec![RetentionRule {
             repository: "vi/a".to_owned(),
             untagged_after: Some(Time::hours(1)),
+            allow_mass_removal: true,
             keep: vec![],
         }],
         immutable: vec![ImmutableRule {

@@ -4,22 +4,40 @@
 //! |---|---|
 //! | `IMPORTER_SOURCE` | `http` (also for what is unknown), `s3`, `gcs`, `registry`, `none` (a disk of zeros) |
 //! | `IMPORTER_ENDPOINT`, `IMPORTER_CONTENTTYPE` | address of the source; `kubevirt` or `archive` |
+//! | `IMPORTER_CHECKSUM` | `algorithm:hex` of the source's bytes |
 //! | `IMPORTER_IMAGE_SIZE`, `FILESYSTEM_OVERHEAD`, `PREALLOCATION` | how large the disk becomes |
-//! | `IMPORTER_ACCESS_KEY_ID`, `IMPORTER_SECRET_KEY`, `IMPORTER_CERT_DIR`, `INSECURE_TLS`, `IMPORTER_EXTRA_HEADER_<n>` | how to reach the source |
+//! | `IMPORTER_ACCESS_KEY_ID`, `IMPORTER_SECRET_KEY`, `INSECURE_TLS`, `IMPORTER_EXTRA_HEADER_<n>` | how to reach the source |
+//! | `IMPORTER_CERT_DIR`, `IMPORTER_PROXY_CERT_DIR` | directories of certificates to trust |
 //! | `IMPORTER_REGISTRY_IMAGE_ARCHITECTURE` | which image of an index |
+//! | `IMPORTER_READY_FILE`, `IMPORTER_DONE_FILE` | the server is a container of the same pod: when it is ready, and that it may end |
 //! | `OWNER_UID` | label of the metrics |
+//! | `DVCR_WORK_DIR` | ours: temporary files, and what a restarted container goes on with on a block volume |
 //!
 //! The target is `/dev/cdi-block-volume` if that exists, else `/data/disk.img`; archives go to `/data`. Exit code 0 is success, with JSON as
-//! termination message; 1 is anything else, with one line of text.
+//! termination message, or a checksum that does not fit, which nobody is to try again; 1 is anything else, with one line of text.
 
-use std::{fs, os::unix::fs::OpenOptionsExt as _, path::Path, process::ExitCode, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use dvcr_importer::import::in_one_line;
+use dvcr_importer::{
+    checksum::Mismatch,
+    image::Image,
+    import::{find, in_one_line},
+    source::Location,
+    target::TargetError,
+};
 
-use super::{Environment, leave, serve_metrics};
-use crate::cli::{populate::PopulateArgs, process::Process};
+use super::{Environment, endpoint::Endpoint, leave, serve_metrics, shortened};
+use crate::cli::{populate::PopulateArgs, process::Process, source::SourceArgs};
 
 /// Where a block volume is.
 const BLOCK_VOLUME: &str = "/dev/cdi-block-volume";
@@ -27,16 +45,29 @@ const BLOCK_VOLUME: &str = "/dev/cdi-block-volume";
 /// Where a file system volume is.
 const VOLUME: &str = "/data";
 
-/// Where the password goes, for its reader.
-const PASSWORD_FILE: &str = "dvcr-importer-password";
+/// What the disk in there is called, and in an address the name that [`Ready`] replaces.
+const DISK_FILE: &str = "disk.img";
 
-/// What the environment asks for, as arguments of the command `populate`.
+/// Who may use the disk, whatever the umask: its owner and its group, to which QEMU belongs.
+const DISK_MODE: u32 = 0o660;
+
+/// Idle time after which a connection is broken.
+const STALL_SECONDS: u64 = 600;
+
+/// Longest wait for the server beside us, as CDI has it.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often is looked whether it is there.
+const READY_POLL: Duration = Duration::from_millis(200);
+
+/// What the environment asks for, as the command `populate`.
 #[derive(Debug)]
 pub(crate) struct Settings {
     environment: Environment,
     kind: &'static str,
-    arguments: Vec<String>,
-    password: Option<String>,
+    populate: PopulateArgs,
+    ready_file: Option<PathBuf>,
+    done_file: Option<PathBuf>,
     preallocate: bool,
     owner: String,
 }
@@ -56,241 +87,330 @@ impl Settings {
     }
 
     fn parse_for(environment: &Environment, block: bool) -> anyhow::Result<Self> {
-        let endpoint = environment.get("IMPORTER_ENDPOINT");
-        let wanted = || endpoint.context("IMPORTER_ENDPOINT is not set");
-        let mut arguments: Vec<String> = vec![];
-        let mut push =
-            |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
-        if environment.get("IMPORTER_CHECKSUM").is_some() {
-            bail!(
-                "IMPORTER_CHECKSUM is compared on the way into a registry only; import the image there, and populate the volume from it"
-            );
-        }
-        let kind = match environment.get("IMPORTER_SOURCE").unwrap_or("http") {
-            "none" => {
-                push(&["blank:"]);
-                "none"
-            }
-            "registry" => {
-                let endpoint = wanted()?;
-                let image = endpoint.strip_prefix("docker://").unwrap_or(endpoint);
-                push(&[&format!("docker://{image}")]);
-                "registry"
-            }
-            kind @ ("s3" | "gcs") => {
-                let (scheme, kind) = if kind == "s3" {
-                    ("s3", "s3")
-                } else {
-                    ("gs", "gcs")
-                };
-                let (object, service) = object(wanted()?, scheme)?;
-                push(&[&object]);
-                if let Some(service) = service {
-                    push(&["--s3-endpoint", &service]);
-                }
-                kind
-            }
-            "imageio" | "vddk" => bail!("imports from oVirt and vSphere are not done"),
-            _ => {
-                push(&[wanted()?]);
-                "http"
-            }
+        let mut source = SourceArgs {
+            source_user: environment.text("IMPORTER_ACCESS_KEY_ID"),
+            source_password: environment.text("IMPORTER_SECRET_KEY"),
+            source_header: environment.headers()?,
+            source_ca: ["IMPORTER_CERT_DIR", "IMPORTER_PROXY_CERT_DIR"]
+                .into_iter()
+                .filter_map(|name| environment.path(name))
+                .collect(),
+            source_insecure: environment.flag("INSECURE_TLS")?,
+            stall: STALL_SECONDS,
+            ..SourceArgs::default()
         };
+        if let Some(architecture) = environment.get("IMPORTER_REGISTRY_IMAGE_ARCHITECTURE") {
+            source.platform = Some(format!("linux/{architecture}").parse()?);
+        }
+        let Endpoint {
+            kind,
+            location,
+            service,
+            region,
+        } = Endpoint::parse(environment)?;
+        source.s3_endpoint = service;
+        source.s3_region = region;
         let archive = match environment.get("IMPORTER_CONTENTTYPE") {
             None | Some("kubevirt") => false,
             Some("archive") => true,
             Some(other) => bail!("IMPORTER_CONTENTTYPE is kubevirt or archive, not {other:?}"),
         };
+        let disk = format!("{VOLUME}/{DISK_FILE}");
+        // The place itself is not for clap, which would tell what is wrong with it, password and all.
+        let mut arguments = vec!["-"];
         match (archive, block) {
+            (true, _) if kind == "none" => {
+                bail!("Cannot create empty disk with content type archive")
+            }
+            (true, _) if kind == "registry" => {
+                bail!("Unsupported content type archive when importing from registry")
+            }
             (true, true) => bail!("an archive needs a volume with a file system"),
-            (true, false) => push(&[VOLUME, "--archive"]),
-            (false, true) => push(&[BLOCK_VOLUME]),
-            (false, false) => push(&[&format!("{VOLUME}/disk.img")]),
+            (true, false) => arguments.extend([VOLUME, "--archive"]),
+            (false, true) => arguments.push(BLOCK_VOLUME),
+            (false, false) => arguments.push(&disk),
         }
         let preallocate = match environment.get("PREALLOCATION") {
             Some("true") => true,
             Some("false") | None => false,
             Some(other) => bail!("PREALLOCATION is true or false, not {other:?}"),
         };
+        let state = environment
+            .path("DVCR_WORK_DIR")
+            .map(|dir| dir.join("populate"));
+        let state = state.map(|path| path.to_string_lossy().into_owned());
         if !archive {
-            if let Some(size) = environment.get("IMPORTER_IMAGE_SIZE") {
-                push(&["--size", size]);
-            }
-            if let Some(overhead) = environment.get("FILESYSTEM_OVERHEAD") {
-                push(&["--filesystem-overhead", overhead]);
+            let options = [
+                ("--size", environment.get("IMPORTER_IMAGE_SIZE")),
+                (
+                    "--filesystem-overhead",
+                    environment.get("FILESYSTEM_OVERHEAD"),
+                ),
+                ("--state", state.as_deref().filter(|_| block)),
+            ];
+            for (option, value) in options {
+                if let Some(value) = value {
+                    arguments.extend([option, value]);
+                }
             }
             if preallocate {
-                push(&["--preallocate"]);
+                arguments.push("--preallocate");
             }
         }
-        if let Some(dir) = environment.get("IMPORTER_CERT_DIR") {
-            push(&["--ca", dir]);
+        if let Some(checksum) = environment.get("IMPORTER_CHECKSUM") {
+            arguments.extend(["--checksum", checksum]);
         }
-        if environment.flag("INSECURE_TLS")? {
-            push(&["--insecure"]);
-        }
-        if let Some(architecture) = environment.get("IMPORTER_REGISTRY_IMAGE_ARCHITECTURE") {
-            push(&["--platform", &format!("linux/{architecture}")]);
-        }
-        for header in environment.headers()? {
-            push(&["--header", &header]);
-        }
-        let password = environment.text("IMPORTER_SECRET_KEY");
-        if let (Some(user), Some(_)) = (environment.get("IMPORTER_ACCESS_KEY_ID"), &password) {
-            let file = std::env::temp_dir().join(PASSWORD_FILE);
-            push(&[
-                "--username",
-                user,
-                "--password-file",
-                &file.to_string_lossy(),
-            ]);
-        }
+        let mut populate = Populate::try_parse_from(arguments)
+            .map_err(|error| anyhow::anyhow!("{}", first_line(&error)))?
+            .args;
+        populate.source = location;
+        populate.disk.source = source;
+        populate.disk.work = environment.work();
         Ok(Self {
             environment: environment.clone(),
             kind,
-            arguments,
-            password,
+            populate,
+            ready_file: environment.path("IMPORTER_READY_FILE"),
+            done_file: environment.path("IMPORTER_DONE_FILE"),
             preallocate,
             owner: environment.text("OWNER_UID").unwrap_or_default(),
         })
     }
 
-    pub(super) fn run(&self, process: &Process) -> ExitCode {
+    pub(super) fn run(self, process: &Process) -> ExitCode {
+        let (kind, preallocate) = (self.kind, self.preallocate);
+        let message = |text: String, labels| {
+            let mut message = serde_json::json!({
+                "scratchSpaceRequired": false,
+                "preallocationApplied": preallocate,
+                "message": text,
+            });
+            let labels: serde_json::Map<String, serde_json::Value> = labels;
+            if !labels.is_empty() {
+                message["labels"] = labels.into();
+            }
+            leave(&message.to_string());
+        };
         match self.populate(process) {
-            Ok(()) => {
-                let message = serde_json::json!({
-                    "scratchSpaceRequired": false,
-                    "preallocationApplied": self.preallocate,
-                    "message": "Import Complete",
-                });
-                leave(&message.to_string());
+            Ok(labels) => {
+                message("Import Complete".to_owned(), labels);
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                let text = in_one_line(error.as_ref());
-                let what = match self.kind {
-                    "registry" => "Unable to process data: failed to pull image".to_owned(),
-                    _ => "Unable to process data".to_owned(),
-                };
-                leave(&format!("{what}: {text}"));
+                let text = shortened(&format!("{}: {}", what_failed(kind), reason(&error)));
+                if find::<Mismatch>(error.as_ref()).is_some() {
+                    // This way CDI learns that it is final.
+                    message(text, Default::default());
+                    return ExitCode::SUCCESS;
+                }
+                leave(&text);
                 ExitCode::from(1)
             }
         }
     }
 
-    fn populate(&self, process: &Process) -> anyhow::Result<()> {
-        let args = Populate::try_parse_from(&self.arguments);
-        let args = args
-            .context("the environment asks for something that cannot be")?
-            .args
-            .frugal();
-        if let Some(password) = &self.password {
-            let file = std::env::temp_dir().join(PASSWORD_FILE);
-            let mut options = fs::File::options();
-            options.write(true).create(true).truncate(true).mode(0o600);
-            let mut file = options.open(&file).context("keep the password")?;
-            std::io::Write::write_all(&mut file, password.as_bytes())
-                .context("keep the password")?;
+    /// Does it; labels for the volume.
+    fn populate(
+        mut self,
+        process: &Process,
+    ) -> anyhow::Result<serde_json::Map<String, serde_json::Value>> {
+        if let (Some(file), false) = (&self.ready_file, self.kind == "none") {
+            let image = wait_for(file, process)?;
+            if let (Location::Http(url), false) = (&mut self.populate.source, image.is_empty()) {
+                let path = url
+                    .path()
+                    .strip_suffix(DISK_FILE)
+                    .map(|dir| format!("{dir}{image}"));
+                if let Some(path) = path {
+                    url.set_path(&path);
+                }
+            }
         }
-        let progress = args.progress();
+        let progress = self.populate.progress();
         let gauge = move || {
             let (done, total) = (progress.done(), progress.total());
             let percent = 100.0 * done as f64 / total.max(1) as f64;
             (percent.min(100.0), progress.written())
         };
         serve_metrics(process, &self.environment, &self.owner, Arc::new(gauge));
-        args.run(process.runtime(), &process.cancel)
+        let image = self.populate.run(process)?;
+        let disk = Path::new(VOLUME).join(DISK_FILE);
+        if self.populate.target == disk {
+            let mode = fs::Permissions::from_mode(DISK_MODE);
+            fs::set_permissions(&disk, mode).context("let QEMU use the disk")?;
+        }
+        if let Some(file) = &self.done_file {
+            fs::write(file, "").with_context(|| file.display().to_string())?;
+        }
+        image.map_or(Ok(Default::default()), |image| labels(&image))
     }
 }
 
-/// An object's address as ours, and the service that has it: CDI writes both `s3://bucket/key` and `https://service/bucket/key`.
-fn object(endpoint: &str, scheme: &str) -> anyhow::Result<(String, Option<String>)> {
-    match endpoint.split_once("://") {
-        Some((found, _)) if found == scheme => Ok((endpoint.to_owned(), None)),
-        Some((http @ ("http" | "https"), rest)) => {
-            let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-            let public = [
-                "storage.googleapis.com",
-                "storage.cloud.google.com",
-                "s3.amazonaws.com",
-            ];
-            let service = (!public.contains(&host)).then(|| format!("{http}://{host}"));
-            Ok((format!("{scheme}://{path}"), service))
-        }
-        _ => bail!("IMPORTER_ENDPOINT is no address of an object: {endpoint:?}"),
+/// What went wrong, as CDI begins it.
+fn what_failed(kind: &str) -> &'static str {
+    match kind {
+        "registry" => "Unable to process data: failed to pull image",
+        _ => "Unable to process data",
     }
+}
+
+/// Why, with the words that CDI looks for.
+fn reason(error: &anyhow::Error) -> String {
+    let text = in_one_line(error.as_ref());
+    if let Some(TargetError::TooSmall {
+        needed, available, ..
+    }) = find(error.as_ref())
+    {
+        return format!(
+            "Virtual image size {needed} is larger than the reported available storage {available}. A larger PVC is required. ({text})"
+        );
+    }
+    match find::<std::io::Error>(error.as_ref()) {
+        Some(io) if io.kind() == std::io::ErrorKind::StorageFull => {
+            format!("no space left on device: {text}")
+        }
+        _ => text,
+    }
+}
+
+/// What clap has to say, without the advice on how to use a command that nobody typed.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.trim_start_matches("error: ").to_owned()
+}
+
+/// Waits for a file; what is in it.
+fn wait_for(path: &Path, process: &Process) -> anyhow::Result<String> {
+    let deadline = Instant::now() + READY_LIMIT;
+    loop {
+        match fs::read_to_string(path) {
+            Ok(text) => return Ok(text.trim().to_owned()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| path.display().to_string());
+            }
+            Err(_) if process.cancel.load(Ordering::Relaxed) => bail!("stopped"),
+            Err(_) if Instant::now() >= deadline => {
+                bail!("Timeout waiting for file {}", path.display())
+            }
+            Err(_) => thread::sleep(READY_POLL),
+        }
+    }
+}
+
+/// Variables of an image's environment become labels of its volume: `INSTANCETYPE_KUBEVIRT_IO_DEFAULT_INSTANCETYPE` is
+/// `instancetype.kubevirt.io/default-instancetype`.
+fn labels(image: &Image) -> anyhow::Result<serde_json::Map<String, serde_json::Value>> {
+    const MARK: &str = "KUBEVIRT_IO_";
+    let mut labels = serde_json::Map::new();
+    for entry in image.environment()? {
+        let Some((name, value)) = entry.split_once('=') else {
+            continue;
+        };
+        let Some(at) = name.find(MARK) else { continue };
+        let (domain, rest) = name.split_at(at + MARK.len());
+        let domain = domain.trim_end_matches('_').replace('_', ".");
+        let label = format!("{domain}/{}", rest.replace('_', "-")).to_lowercase();
+        labels.insert(label, value.into());
+    }
+    Ok(labels)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check<const N: usize>(variables: [(&str, &str); N], block: bool, expected: &str) {
-        let settings = Settings::parse_for(&Environment::from(variables), block);
-        let arguments = settings.unwrap().arguments;
-        assert_eq!(arguments.join(" "), expected);
-        if let Err(error) = Populate::try_parse_from(&arguments) {
-            panic!("{expected}: {error}");
-        }
+    fn parse<const N: usize>(
+        variables: [(&str, &str); N],
+        block: bool,
+    ) -> anyhow::Result<Settings> {
+        Settings::parse_for(&Environment::from(variables), block)
     }
 
     #[test]
-    fn arguments() {
-        check(
+    fn where_it_goes() {
+        fn check<const N: usize>(variables: [(&str, &str); N], block: bool, expected: &str) {
+            let populate = parse(variables, block).unwrap().populate;
+            let found = format!("{} {}", populate.source, populate.target.display());
+            assert_eq!(found, expected);
+        }
+        let http = ("IMPORTER_ENDPOINT", "https://host/disk.img");
+        check([http], false, "https://host/disk.img /data/disk.img");
+        check([http], true, "https://host/disk.img /dev/cdi-block-volume");
+        let archive = ("IMPORTER_CONTENTTYPE", "archive");
+        check([http, archive], false, "https://host/disk.img /data");
+        let blank = [("IMPORTER_SOURCE", "none"), ("IMPORTER_IMAGE_SIZE", "1Gi")];
+        check(blank, false, "blank: /data/disk.img");
+    }
+
+    #[test]
+    fn what_is_said_beside() {
+        let settings = parse(
             [
-                ("IMPORTER_SOURCE", "http"),
                 ("IMPORTER_ENDPOINT", "https://host/disk.img"),
                 ("IMPORTER_IMAGE_SIZE", "10Gi"),
                 ("FILESYSTEM_OVERHEAD", "0.06"),
                 ("PREALLOCATION", "true"),
-            ],
-            false,
-            "https://host/disk.img /data/disk.img --size 10Gi --filesystem-overhead 0.06 --preallocate",
-        );
-        check(
-            [
-                ("IMPORTER_SOURCE", "registry"),
-                ("IMPORTER_ENDPOINT", "docker://host/disk:1"),
+                ("IMPORTER_CHECKSUM", "md5:900150983cd24fb0d6963f7d28e17f72"),
+                ("IMPORTER_ACCESS_KEY_ID", "me"),
+                ("IMPORTER_SECRET_KEY", "secret"),
+                ("IMPORTER_CERT_DIR", "/certs"),
+                ("IMPORTER_PROXY_CERT_DIR", "/proxycerts/"),
                 ("INSECURE_TLS", "true"),
+                ("IMPORTER_EXTRA_HEADER_0", "X-A: b"),
                 ("IMPORTER_REGISTRY_IMAGE_ARCHITECTURE", "arm64"),
             ],
-            true,
-            "docker://host/disk:1 /dev/cdi-block-volume --insecure --platform linux/arm64",
-        );
-        check(
-            [
-                ("IMPORTER_SOURCE", "s3"),
-                ("IMPORTER_ENDPOINT", "http://minio:9000/bucket/disk.img"),
-                ("IMPORTER_EXTRA_HEADER_0", "X-A: b"),
-            ],
-            true,
-            "s3://bucket/disk.img --s3-endpoint http://minio:9000 /dev/cdi-block-volume --header X-A: b",
-        );
-        check(
-            [("IMPORTER_SOURCE", "none"), ("IMPORTER_IMAGE_SIZE", "1Gi")],
             false,
-            "blank: /data/disk.img --size 1Gi",
+        )
+        .unwrap();
+        let populate = format!("{:?}", settings.populate);
+        for part in [
+            "size: Some(10737418240)",
+            "filesystem_overhead: 0.06",
+            "preallocate: true",
+            "algorithm: Md5",
+        ] {
+            assert!(populate.contains(part), "{part}: {populate}");
+        }
+        assert!(!populate.contains("secret"), "{populate}");
+        let source = &settings.populate.disk.source;
+        assert_eq!(source.source_user.as_deref(), Some("me"));
+        assert_eq!(source.source_password.as_deref(), Some("secret"));
+        assert_eq!(
+            source.source_ca,
+            [Path::new("/certs"), Path::new("/proxycerts/")]
         );
-        check(
-            [
-                ("IMPORTER_ENDPOINT", "https://host/x.tar"),
-                ("IMPORTER_CONTENTTYPE", "archive"),
-            ],
-            false,
-            "https://host/x.tar /data --archive",
-        );
+        assert_eq!(source.source_header, ["X-A: b"]);
+        assert!(source.source_insecure);
+        assert_eq!(source.platform.as_ref().unwrap().to_string(), "linux/arm64");
     }
 
     #[test]
     fn what_cannot_be() {
-        for variables in [
-            [("IMPORTER_SOURCE", "http"), ("PREALLOCATION", "false")],
-            [("IMPORTER_SOURCE", "none"), ("PREALLOCATION", "maybe")],
-            [("IMPORTER_SOURCE", "none"), ("IMPORTER_CHECKSUM", "md5:00")],
-            [("IMPORTER_SOURCE", "vddk"), ("IMPORTER_ENDPOINT", "x")],
+        let endpoint = ("IMPORTER_ENDPOINT", "https://host/x");
+        let kind = |kind| ("IMPORTER_SOURCE", kind);
+        for (variables, part) in [
+            ([kind("http"), kind("http")], "IMPORTER_ENDPOINT is not set"),
+            ([endpoint, ("PREALLOCATION", "maybe")], "true or false"),
+            ([endpoint, ("INSECURE_TLS", "maybe")], "true or false"),
+            (
+                [endpoint, ("IMPORTER_CONTENTTYPE", "tar")],
+                "kubevirt or archive",
+            ),
+            (
+                [endpoint, ("IMPORTER_CHECKSUM", "md5:00")],
+                "32 hexadecimal digits",
+            ),
+            ([endpoint, ("IMPORTER_IMAGE_SIZE", "1.5Gi")], "is no size"),
+            ([endpoint, ("FILESYSTEM_OVERHEAD", "2")], "from 0 to 1"),
+            (
+                [kind("none"), ("IMPORTER_CONTENTTYPE", "archive")],
+                "Cannot create empty disk",
+            ),
         ] {
-            let settings = Settings::parse_for(&Environment::from(variables), false);
-            assert!(settings.is_err(), "{variables:?}");
+            let error = format!("{:#}", parse(variables, false).unwrap_err());
+            assert!(error.contains(part), "{error}");
+            assert!(!error.contains('\n'), "{error}");
         }
     }
 }

@@ -19,18 +19,13 @@ use anyhow::{Context as _, bail};
 use dvcr_client::Reference;
 use dvcr_importer::{
     checksum::Checksum,
-    import::{Import, ImportError, Imported, Options, Progress, WORK_BYTES_MAX, in_one_line},
+    import::{Import, ImportError, Imported, Options, Progress, in_one_line},
     push::{Compression, Destination, architecture},
-    source::{CONNECTIONS, Location},
+    source::Location,
 };
 
-use super::{Environment, leave, serve_metrics};
-use crate::cli::{
-    outcome,
-    process::Process,
-    registry::RegistryArgs,
-    source::{SourceArgs, default_work_dir},
-};
+use super::{Environment, leave, serve_metrics, shortened};
+use crate::cli::{outcome, process::Process, registry::RegistryArgs, source::SourceArgs};
 
 /// Where the pod has a block device that is a source.
 const BLOCK_DEVICE: &str = "/dev/xvda";
@@ -60,20 +55,18 @@ impl Settings {
         let registry = RegistryArgs {
             user: environment.text("IMPORTER_DESTINATION_ACCESS_KEY_ID"),
             password: environment.text("IMPORTER_DESTINATION_SECRET_KEY"),
-            authfile: path(environment, "IMPORTER_DESTINATION_AUTH_CONFIG"),
-            ca: paths(environment, "IMPORTER_DESTINATION_CERT_DIR"),
+            password_file: None,
+            authfile: environment.path("IMPORTER_DESTINATION_AUTH_CONFIG"),
+            ca: certificates(environment, "IMPORTER_DESTINATION_CERT_DIR"),
             insecure: environment.flag("DESTINATION_INSECURE_TLS")?,
         };
         let kind = environment.get("IMPORTER_SOURCE").unwrap_or("http");
         let endpoint = environment.get("IMPORTER_ENDPOINT");
         let wanted = || endpoint.context("IMPORTER_ENDPOINT is not set");
-        let image = |endpoint: &str| {
-            let reference = endpoint.strip_prefix("docker://").unwrap_or(endpoint);
-            Location::Registry(reference.to_owned())
-        };
+        let image = |endpoint: &str| endpoint.parse().map(Location::Registry);
         let source = match kind {
             "http" => wanted()?.parse()?,
-            "registry" | "dvcr" => image(wanted()?),
+            "registry" | "dvcr" => image(wanted()?).context("IMPORTER_ENDPOINT")?,
             "blockDevice" => Location::File(BLOCK_DEVICE.into()),
             "filesystem" => Location::File(FILESYSTEM_DISK.into()),
             other => bail!(
@@ -84,20 +77,12 @@ impl Settings {
         let source_args = SourceArgs {
             source_user: environment.text("IMPORTER_ACCESS_KEY_ID"),
             source_password: environment.text("IMPORTER_SECRET_KEY"),
-            source_authfile: path(environment, "IMPORTER_AUTH_CONFIG"),
+            source_authfile: environment.path("IMPORTER_AUTH_CONFIG"),
             source_header: environment.headers()?,
-            source_header_file: vec![],
-            source_ca: paths(environment, "IMPORTER_CERT_DIR"),
+            source_ca: certificates(environment, "IMPORTER_CERT_DIR"),
             source_insecure: environment.flag("INSECURE_TLS")?,
-            s3_endpoint: None,
-            s3_region: None,
-            anonymous: false,
-            google_key: None,
-            platform: None,
-            file: None,
-            no_ranges: false,
-            connections: CONNECTIONS,
             stall: STALL_SECONDS,
+            ..SourceArgs::default()
         };
         let source_args = if copy {
             SourceArgs {
@@ -162,9 +147,7 @@ impl Settings {
                 if full.is_some_and(ImportError::is_registry_full) {
                     text = format!("no space left on device: {text}");
                 }
-                // The kubelet cuts what is too long, and JSON that was cut is none.
-                let text: String = text.chars().take(800).collect();
-                leave(&serde_json::json!({ "error-message": text }).to_string());
+                leave(&serde_json::json!({ "error-message": shortened(&text) }).to_string());
                 ExitCode::from(outcome::code(&error))
             }
         }
@@ -179,16 +162,17 @@ impl Settings {
             tags: vec![self.destination.tag().cloned().unwrap_or_else(latest)],
             architecture: architecture().to_owned(),
         };
+        let work = self.environment.work();
         let options = Options {
             checksums: self.checksums.clone(),
             compression: Compression::Zstd,
             verbatim: false,
-            work_dir: path(&self.environment, "DVCR_WORK_DIR").unwrap_or_else(default_work_dir),
-            work_bytes_max: WORK_BYTES_MAX,
+            work_dir: work.dir(),
+            work_bytes_max: work.bytes_max(),
             threads: thread::available_parallelism().map_or(2, usize::from),
             remote: self.source_args.remote(process.stop.clone()),
         };
-        let from = self.source_args.open(self.source.clone(), runtime)?;
+        let from = self.source_args.open(&self.source, process)?;
         let import = Import {
             options: &options,
             destination: &destination,
@@ -215,12 +199,8 @@ impl Settings {
     }
 }
 
-fn path(environment: &Environment, name: &str) -> Option<PathBuf> {
-    environment.get(name).map(PathBuf::from)
-}
-
-fn paths(environment: &Environment, name: &str) -> Vec<PathBuf> {
-    path(environment, name).into_iter().collect()
+fn certificates(environment: &Environment, name: &str) -> Vec<PathBuf> {
+    environment.path(name).into_iter().collect()
 }
 
 #[cfg(test)]
@@ -232,7 +212,7 @@ mod tests {
         let destination = ("IMPORTER_DESTINATION_ENDPOINT", "dvcr.example/vi/a:1");
         for (kind, endpoint, shown) in [
             ("http", "https://host/disk.img", "https://host/disk.img"),
-            ("registry", "docker://host/a:1", "docker://host/a:1"),
+            ("registry", "docker://host:1/a:1", "docker://host:1/a:1"),
             (
                 "dvcr",
                 "dvcr.example/cvi/b:2",

@@ -1,15 +1,28 @@
 //! Variables of the environment.
 
-use std::{collections::BTreeMap, env, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
+
+use crate::cli::work::WorkArgs;
 
 /// Where CDI mounts secrets with headers, one directory a secret, one file a header.
 const SECRET_HEADERS: &str = "/extraheaders";
 
-/// The environment of the process, as a value.
-#[derive(Clone, Debug, Default)]
+/// The environment of the process, as a value. It has secrets.
+#[derive(Clone, Default)]
 pub(super) struct Environment(BTreeMap<String, String>);
+
+/// Without secrets.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Environment {
     /// That of this process. What is no text is not for us.
@@ -29,6 +42,20 @@ impl Environment {
     /// A variable as a whole value of its own.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.get(name).map(str::to_owned)
+    }
+
+    /// A path.
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).map(PathBuf::from)
+    }
+
+    /// Where to keep what does not fit into memory.
+    pub(super) fn work(&self) -> WorkArgs {
+        WorkArgs {
+            work_dir: self.path("DVCR_WORK_DIR"),
+            work_max: None,
+            pod: true,
+        }
     }
 
     /// A truth value as Go's `strconv.ParseBool` reads it; false if it is not set.

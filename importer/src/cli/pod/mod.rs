@@ -4,6 +4,7 @@
 
 mod cdi;
 mod deckhouse;
+mod endpoint;
 mod environment;
 mod metrics;
 
@@ -17,6 +18,9 @@ const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// Longest message that the kubelet takes.
 const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// Longest text of an error in a message: 3,600 bytes if all of them are escaped.
+const TEXT_CHARS_MAX: usize = 600;
 
 /// Where controllers ask for metrics.
 const METRICS_ADDRESS: &str = "[::]:8443";
@@ -42,11 +46,15 @@ impl Contract {
         if !asked.iter().any(|name| environment.get(name).is_some()) {
             return None;
         }
-        let wrong = |error: anyhow::Error| Self::Wrong(format!("{error:#}"));
+        let wrong = |error: anyhow::Error| Self::Wrong(shortened(&format!("{error:#}")));
+        let wrong_json = |error: anyhow::Error| {
+            let text = shortened(&format!("{error:#}"));
+            Self::Wrong(serde_json::json!({ "error-message": text }).to_string())
+        };
         Some(
             if environment.get("IMPORTER_DESTINATION_ENDPOINT").is_some() {
                 deckhouse::Settings::parse(environment)
-                    .map_or_else(wrong, |settings| Self::Registry(Box::new(settings)))
+                    .map_or_else(wrong_json, |settings| Self::Registry(Box::new(settings)))
             } else {
                 cdi::Settings::parse(environment)
                     .map_or_else(wrong, |settings| Self::Volume(Box::new(settings)))
@@ -63,7 +71,7 @@ pub(crate) fn main(contract: Contract) -> ExitCode {
     };
     let code = match contract {
         Contract::Registry(settings) => settings.run(&process),
-        Contract::Volume(settings) => settings.run(&process),
+        Contract::Volume(settings) => (*settings).run(&process),
         Contract::Wrong(reason) => failed(&reason),
     };
     process.end();
@@ -87,6 +95,12 @@ fn serve_metrics(process: &Process, environment: &Environment, owner: &str, gaug
             eprintln!("dvcr-importer: no metrics: {error:#}");
         }
     });
+}
+
+/// A text that still fits into a message as a string of JSON. The kubelet cuts what is too long, and JSON that was cut is none.
+fn shortened(text: &str) -> String {
+    // The longest escape of a character is `\u001f`.
+    text.chars().take(TEXT_CHARS_MAX).collect()
 }
 
 /// Leaves a message for who started the pod, and the log.

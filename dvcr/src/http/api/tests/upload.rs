@@ -55,9 +55,11 @@ async fn uploads_are_listed_and_ended() {
     let told = &found[&stored.to_string()];
     assert_eq!((told.received_bytes, told.active), (300_000, false));
     assert_eq!(told.repository, "vi/a");
+    assert_eq!(told.began_at, Some(Timestamp(BEGIN_MS)));
     assert_eq!(told.last_request_at, Timestamp(BEGIN_MS + HOUR_MS));
     assert_eq!(told.expires_at, Timestamp(BEGIN_MS + 25 * HOUR_MS));
     assert_eq!(found[&new.to_string()].last_request_at, Timestamp(BEGIN_MS));
+    assert_eq!(found[&new.to_string()].began_at, Some(Timestamp(BEGIN_MS)));
     let first = world.client.uploads(&page(2, None)).await.unwrap();
     let second = world.client.uploads(&page(2, first.next)).await.unwrap();
     assert_eq!(
