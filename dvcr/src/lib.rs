@@ -16,6 +16,7 @@ pub mod logging;
 pub mod meta;
 pub mod metrics;
 pub mod migrate;
+mod random;
 pub mod registry;
 pub mod repair;
 pub mod serve;

@@ -50,6 +50,12 @@ thread_local! {
 /// access to metadata in memory others get a turn, as the seed says. Timers go off when nothing else is left to do.
 #[cfg(test)]
 pub(crate) fn run<T>(seed: u64, future: impl Future<Output = T>) -> T {
+    run_to_end(seed, future).0
+}
+
+/// The same; returns the dice, too, which are where every run with this seed leaves them.
+#[cfg(test)]
+pub(crate) fn run_to_end<T>(seed: u64, future: impl Future<Output = T>) -> (T, Dice) {
     TURNS.set(Some(Dice::new(seed)));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -58,8 +64,8 @@ pub(crate) fn run<T>(seed: u64, future: impl Future<Output = T>) -> T {
         .expect("a runtime on this thread needs nothing");
     let value = runtime.block_on(future);
     drop(runtime);
-    TURNS.set(None);
-    value
+    let dice = TURNS.take().expect("they were set above");
+    (value, dice)
 }
 
 /// Runs these side by side until the first of them ends, each time in an order that the seed says.
@@ -87,6 +93,15 @@ pub(crate) async fn turn() -> bool {
         tokio::task::yield_now().await;
     }
     others.is_some()
+}
+
+/// Fills `bytes` as the seed says. False outside of a simulation.
+pub(crate) fn fill(bytes: &mut [u8]) -> bool {
+    TURNS.with_borrow_mut(|dice| {
+        let Some(dice) = dice else { return false };
+        bytes.fill_with(|| dice.below(256) as u8);
+        true
+    })
 }
 
 /// The power supply of a simulated machine: counts syncs, and fails for good at a chosen one.

@@ -11,7 +11,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{Principal, RegistryError};
-use crate::store::IngestState;
+use crate::{random, store::IngestState};
 
 /// Name of an upload session: a UUID of version 7 (RFC 9562, 5.7), that is the time in milliseconds and 74 random bits, so that
 /// nobody guesses another's. Any other 16 bytes are a name as well.
@@ -22,8 +22,7 @@ impl SessionId {
     /// A new one.
     pub(super) fn new(now_ms: u64) -> Result<Self, RegistryError> {
         let mut id = [0; 16];
-        getrandom::fill(&mut id)
-            .map_err(|e| RegistryError::Invalid(format!("no randomness: {e}")))?;
+        random::fill(&mut id).map_err(|e| RegistryError::Invalid(format!("no randomness: {e}")))?;
         id[..6].copy_from_slice(&now_ms.to_be_bytes()[2..]);
         id[6] = 0x70 | id[6] & 0x0f;
         id[8] = 0x80 | id[8] & 0x3f;

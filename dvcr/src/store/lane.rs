@@ -38,6 +38,7 @@ use crate::{
         Check, Commit, MetaStore, Txn, key,
         record::{ChunkRecord, PackRecord, PackState, Record as _},
     },
+    random,
 };
 
 /// Lanes beside each other. Each holds an entry table of at most some 10,000 entries of 64 bytes, and more writers than
@@ -262,13 +263,20 @@ impl Lanes {
             ));
         }
         let mut slices = Vec::with_capacity(1);
-        let nonce = getrandom::u64().map_err(|e| {
+        let mut nonce = [0; 8];
+        random::fill(&mut nonce).map_err(|e| {
             StoreError::io(
                 format!("create pack {id}"),
                 std::io::Error::other(e.to_string()),
             )
         })?;
-        let builder = PackBuilder::new(PackHeader { pack: id, nonce }, &mut slices);
+        let builder = PackBuilder::new(
+            PackHeader {
+                pack: id,
+                nonce: u64::from_ne_bytes(nonce),
+            },
+            &mut slices,
+        );
         let backend = Arc::clone(&self.packs);
         let created = blocking::run(move || {
             backend.create(id)?;

@@ -22,19 +22,18 @@ use tokio::time::{Instant, sleep};
 use super::StoreStats;
 use crate::backend::{PackBackend, Room};
 
-/// The share of time that upkeep takes beside pushes, at first, at least, and at most: where it never rested, nobody would know
-/// how long pushes take without it.
-const SHARE_FIRST: f64 = 0.25;
-const SHARE_MIN: f64 = 0.125;
+/// The share of time that upkeep takes beside pushes at least, and at first; and at most: where it never rested, nobody would
+/// know how long pushes take without it.
+const SHARE_MIN: f64 = 0.25;
 const SHARE_MAX: f64 = 0.75;
 
 /// By so much a share grows or shrinks at once.
 const SHARE_GROWS: f64 = 1.15;
 const SHARE_SHRINKS: f64 = 0.75;
 
-/// Commits that met a slice may take so many times as long as others, on average. What a slice does to the slowest of a hundred is
-/// about twice that; the budget for those is 1.5.
-const SLOWER_MAX: f64 = 1.25;
+/// Commits that met a slice may take so many times as long as others, on average: the budget for the slowest of a hundred pushes, on
+/// which a part of an average commit tells less.
+const SLOWER_MAX: f64 = 1.5;
 
 /// Commits of either kind that are compared at once: fewer say little, more are late. A fifth of a second of many small pushes.
 const COMPARED: u32 = 24;
@@ -45,10 +44,9 @@ const REST_MAX: Duration = Duration::from_millis(250);
 /// Pushes that come at shorter intervals are one load.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// Bytes moved in a slice: with one fdatasync and one commit for so much, those cost less than the bytes.
+/// Bytes moved in a slice: with one fdatasync and one commit for so much, those cost less than the bytes. Beside pushes a share
+/// of it, which their fsync may have to wait for: some milliseconds.
 const SLICE_BYTES: u64 = 8 << 20;
-/// The least, beside pushes: some milliseconds, which their fsync may have to wait.
-const SLICE_BYTES_MIN: u64 = 1 << 20;
 
 /// Watches pushes.
 pub(crate) struct Pace {
@@ -115,7 +113,7 @@ impl Pace {
             state: Mutex::new(State {
                 seen: (0, None),
                 busy_until: None,
-                share: SHARE_FIRST,
+                share: SHARE_MIN,
                 calm: Mean::default(),
                 disturbed: Mean::default(),
             }),
@@ -191,8 +189,7 @@ impl Pace {
     /// Bytes to move in the next slice.
     pub(crate) fn slice_bytes(&self) -> u64 {
         // Far below 2^53.
-        let bytes = (SLICE_BYTES as f64 * self.share()) as u64;
-        bytes.clamp(SLICE_BYTES_MIN, SLICE_BYTES)
+        (SLICE_BYTES as f64 * self.share()) as u64
     }
 
     /// A slice of work begins.
@@ -292,7 +289,7 @@ mod tests {
         assert_eq!(rounds(WORK).await, SHARE_MAX);
         assert_eq!(pace.slice_bytes(), 6 << 20);
         assert_eq!(rounds(2 * WORK).await, SHARE_MIN);
-        assert_eq!(pace.slice_bytes(), SLICE_BYTES_MIN);
+        assert_eq!(pace.slice_bytes(), 2 << 20);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use machine::{Machine, Server};
 use seeds::try_seeds;
 
 use crate::{
-    simulation::{Dice, side_by_side},
+    simulation::{self, Dice, side_by_side},
     testing::{WHO, body, name, stored_bytes},
 };
 
@@ -180,6 +180,16 @@ const DAMAGE_SEEDS: Range<u64> = 0..60;
 #[test]
 fn damage_is_found_and_heals_and_nothing_wrong_is_read() {
     try_seeds(DAMAGE_SEEDS, damage::simulate);
+}
+
+#[test]
+fn a_seed_says_all_that_happens() {
+    for seed in 0..3 {
+        let run = || simulation::run_to_end(seed, simulate(seed)).1;
+        assert_eq!(run(), run(), "seed {seed}");
+        let run = || simulation::run_to_end(seed, damage::simulate(seed)).1;
+        assert_eq!(run(), run(), "seed {seed}, with damage");
+    }
 }
 
 #[test]

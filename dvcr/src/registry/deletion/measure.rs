@@ -1,6 +1,6 @@
 //! How many bytes nothing else shares with what is deleted.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use dvcr_core::oci::{Digest, Manifest, RepositoryName};
 
@@ -30,7 +30,7 @@ impl Inner {
         deletion: &mut Deletion,
     ) -> Result<(), RegistryError> {
         // Blobs that repositories lose, and how many of these do.
-        let mut lost: HashMap<Digest, usize> = HashMap::new();
+        let mut lost: BTreeMap<Digest, usize> = BTreeMap::new();
         for repository in leaving {
             for digest in self.lost_blobs(repository).await? {
                 *lost.entry(digest).or_default() += 1;
@@ -62,8 +62,8 @@ impl Inner {
     }
 
     /// Blobs of the repository that nothing there refers to afterwards.
-    async fn lost_blobs(&self, leaving: &Leaving) -> Result<HashSet<Digest>, RegistryError> {
-        let mut lost = HashSet::new();
+    async fn lost_blobs(&self, leaving: &Leaving) -> Result<BTreeSet<Digest>, RegistryError> {
+        let mut lost = BTreeSet::new();
         if leaving.whole == Whole::Yes {
             self.each_hold(&leaving.name, |digest| {
                 if lost.len() <= BLOBS_MAX {
@@ -74,7 +74,7 @@ impl Inner {
             return Ok(lost);
         }
         let manifests = leaving.manifests.iter().chain(&leaving.root);
-        let gone: HashSet<Digest> = manifests.copied().collect();
+        let gone: BTreeSet<Digest> = manifests.copied().collect();
         for digest in &gone {
             let key = key::manifest(&leaving.name, digest);
             let Some(row) = self.get_record::<ManifestRecord>(&key).await? else {

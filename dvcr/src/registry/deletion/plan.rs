@@ -1,6 +1,6 @@
 //! What goes when something is deleted.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use dvcr_core::oci::{Digest, Manifest, RepositoryName, Tag};
 
@@ -230,7 +230,7 @@ impl Inner {
         forced: Option<&Digest>,
     ) -> Result<Vec<Digest>, RegistryError> {
         let tags: HashSet<&str> = tags.iter().map(|(tag, _)| tag.as_str()).collect();
-        let (mut gone, mut order) = (HashSet::new(), Vec::new());
+        let (mut gone, mut order) = (BTreeSet::new(), Vec::new());
         let mut queue = VecDeque::from(roots);
         while let Some(digest) = queue.pop_front() {
             if gone.contains(&digest) {
@@ -269,7 +269,7 @@ impl Inner {
         digest: &Digest,
         row: &ManifestRecord,
         tags: &HashSet<&str>,
-        gone: &HashSet<Digest>,
+        gone: &BTreeSet<Digest>,
     ) -> Result<bool, RegistryError> {
         if let Some(subject) = &row.subject
             && !gone.contains(subject)
@@ -290,7 +290,7 @@ impl Inner {
         &self,
         name: &RepositoryName,
         digest: &Digest,
-        gone: &HashSet<Digest>,
+        gone: &BTreeSet<Digest>,
     ) -> Result<bool, RegistryError> {
         let all = key::edges(digest, name);
         let mut pages = self.pages(all.clone(), PAGE);
