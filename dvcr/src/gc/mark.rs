@@ -224,11 +224,16 @@ pub(super) async fn referenced(
     Ok(found)
 }
 
-/// Whether any chunk's row leads to the pack. Reads the rows of all chunks.
-pub(super) async fn is_named(source: Source<'_>, pack: PackId) -> Result<bool, MetaError> {
+/// Whether any chunk's row leads to the pack, to this offset or behind. Reads the rows of all chunks.
+pub(super) async fn is_named(
+    source: Source<'_>,
+    pack: PackId,
+    from: u64,
+) -> Result<bool, MetaError> {
     let mut named = false;
     each(source, key::chunks(), ROWS, |key, row| {
-        named |= ChunkRecord::decode(key, row)?.pack == pack;
+        let at = ChunkRecord::decode(key, row)?;
+        named |= at.pack == pack && u64::from(at.offset) >= from;
         Ok(())
     })
     .await?;

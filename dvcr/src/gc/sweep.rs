@@ -12,7 +12,7 @@ use crate::{
     backend::PackId,
     meta::key,
     store::{
-        PackContents, StoreError,
+        PackContents, PackDamage, StoreError,
         pack::{Entry, RecordId},
     },
 };
@@ -115,6 +115,23 @@ impl GarbageCollector {
         }
     }
 
+    /// What lies in a condemned pack, or why that cannot be told.
+    async fn list(&self, pack: PackId) -> Result<Result<PackContents, String>, StoreError> {
+        let (contents, why) = match self.store.listed(pack).await {
+            Ok(contents) => match contents.damage {
+                None | Some(PackDamage::Footer) => return Ok(Ok(contents)),
+                Some(damage) => (contents, damage.to_string()),
+            },
+            Err(error) => {
+                tracing::warn!(%pack, error = &error as &dyn std::error::Error, "list a pack");
+                (PackContents::default(), "it cannot be read".to_owned())
+            }
+        };
+        // A crash tore the pack, or came when some of its room or all of it had been given back. Then no row leads there.
+        let is_named = mark::is_named(self.source(), pack, contents.listed_to()).await?;
+        Ok(if is_named { Err(why) } else { Ok(contents) })
+    }
+
     /// Empties packs; returns those that are gone.
     async fn empty(
         &self,
@@ -129,16 +146,12 @@ impl GarbageCollector {
         // From here on nothing new refers to what lies in the victims: what is found now is all there is.
         let mut packs: Vec<(PackId, PackContents)> = Vec::with_capacity(victims.len());
         for pack in victims {
-            match self.store.listed(*pack).await {
+            match self.list(*pack).await? {
                 Ok(contents) => packs.push((*pack, contents)),
-                // A crash before its first fsync left a pack without a header, or one after a pack was emptied left no pack.
-                Err(_) if !mark::is_named(self.source(), *pack).await? => {
-                    packs.push((*pack, PackContents::default()));
-                }
-                Err(error) => {
+                Err(why) => {
                     total.damaged += 1;
                     self.stats.damaged_packs.fetch_add(1, Relaxed);
-                    tracing::error!(%pack, error = &error as &dyn std::error::Error, "a pack cannot be emptied");
+                    tracing::error!(%pack, why, "a pack cannot be emptied");
                 }
             }
         }

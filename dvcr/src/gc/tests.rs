@@ -8,6 +8,7 @@ use dvcr_core::oci::{Digest, Reference};
 use super::*;
 use crate::{
     backend::{
+        PackBackend, PackId,
         crash::CrashBackend,
         faulty::{FaultScript, FaultyBackend, Op},
     },
@@ -230,11 +231,13 @@ async fn full_sweep_stopped_after(polls: u64) -> bool {
     registry.gc().review(None).await.unwrap();
     let ended = sweep_for(registry.gc(), polls).await;
     let checkpoint = checkpoint_of(&*meta, BEGIN_MS).await;
-    let (_, report) = rebuilt(packs, |_| true, Some(checkpoint), BEGIN_MS).await;
+    let (_, report) = rebuilt(packs.clone(), |_| true, Some(checkpoint), BEGIN_MS).await;
     assert!(
         report.lost_blobs.is_empty(),
         "after {polls} polls: {report}"
     );
+    registry.gc().collect(false).await.unwrap();
+    assert!(packs.len(PackId(1)).is_err(), "after {polls} polls");
     ended
 }
 

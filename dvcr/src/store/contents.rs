@@ -21,6 +21,17 @@ pub(crate) struct PackContents {
     pub(crate) damage: Option<PackDamage>,
 }
 
+impl PackContents {
+    /// Where what is listed ends.
+    pub(crate) fn listed_to(&self) -> u64 {
+        match self.damage {
+            None | Some(PackDamage::Footer) => self.len,
+            Some(PackDamage::Records { from, .. }) => from,
+            Some(PackDamage::Header | PackDamage::Name(_)) => 0,
+        }
+    }
+}
+
 /// What is wrong with a pack. A pack that was never sealed may end in torn bytes, which is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PackDamage {

@@ -35,7 +35,7 @@ mod stats;
 mod verify;
 mod zstd_stream;
 
-pub(crate) use contents::{PackContents, read_contents};
+pub(crate) use contents::{PackContents, PackDamage, read_contents};
 pub use error::StoreError;
 pub(crate) use hasher::Hasher;
 pub use ingest::{

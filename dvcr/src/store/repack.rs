@@ -11,7 +11,7 @@ use dvcr_core::chunk::ChunkId;
 use super::{
     Store, StoreError,
     compress::Codecs,
-    contents::{PackContents, PackDamage, read_contents},
+    contents::{PackContents, read_contents},
     joined::joined,
     lane::Appended,
     pack::{Entry, Record, RecordId},
@@ -19,7 +19,7 @@ use super::{
     verify::check_record,
 };
 use crate::{
-    backend::{PackBackend, PackId},
+    backend::PackId,
     blocking,
     meta::{
         Check, Commit, Key, Txn, key,
@@ -90,7 +90,7 @@ impl Store {
     /// What lies in a pack that is to be emptied.
     pub(crate) async fn listed(&self, pack: PackId) -> Result<PackContents, StoreError> {
         let packs = Arc::clone(&self.packs);
-        blocking::run(move || read_whole_list(&*packs, pack))
+        blocking::run(move || read_contents(&*packs, pack))
             .await
             .map_err(|e| StoreError::io(format!("read what lies in pack {pack}"), e))
     }
@@ -116,27 +116,34 @@ impl Store {
             self.forget_batch(pack, batch).await?;
             slice.rest().await;
         }
-        // Without a footer a pack is walked, and a walk ends where room was given back: after a crash, or when the metadata is made
-        // anew, what lies behind would be lost.
-        let short = *has_footer && self.is_short(&alive).await;
-        if short {
+        // Without a footer a pack is walked, and a walk ends where room was given back: such a pack is emptied from its end, so that
+        // nothing lies behind if a crash comes, or the metadata is made anew.
+        let forward = *has_footer;
+        let mut gives_back = self.is_short(&alive).await;
+        if gives_back && forward {
             self.release(pack, &dead).await;
         }
+        let mut kept = &entries[..];
         let mut rest = &alive[..];
-        let mut batch = self.next_batch(&mut rest);
+        let mut batch = self.next_batch(&mut rest, forward);
         let mut slice = self.pace.slice();
         let mut loaded = self.load(pack, batch).await?;
-        while !batch.is_empty() {
+        while let Some(first) = batch.first() {
             let is_whole = loaded.damaged == 0;
             // The device writes one batch while the next is read and checked.
-            let next = self.next_batch(&mut rest);
+            let next = self.next_batch(&mut rest, forward);
             let (moved, next_loaded) = futures::future::join(
                 self.move_loaded(pack, batch, loaded, &mut emptied),
                 self.load(pack, next),
             )
             .await;
             moved?;
-            if short && is_whole {
+            gives_back &= is_whole || forward;
+            if gives_back && !forward {
+                let emptied;
+                (kept, emptied) = kept.split_at(kept.partition_point(|e| e.offset < first.offset));
+                self.release(pack, emptied).await;
+            } else if gives_back && is_whole {
                 self.release(pack, batch).await;
             }
             slice.rest().await;
@@ -149,13 +156,22 @@ impl Store {
         Ok(emptied)
     }
 
-    /// Takes the records that are moved in one slice: near each other, so that they are read together.
-    fn next_batch<'a>(&self, rest: &mut &'a [Entry]) -> &'a [Entry] {
-        let begin = rest.first().map_or(0, |first| u64::from(first.offset));
-        let end = begin + self.pace.slice_bytes();
-        let count = rest.iter().take_while(|entry| entry.end() <= end).count();
-        rest.split_off(..count.max(1).min(rest.len()))
-            .unwrap_or_default()
+    /// Takes the records that are moved in one slice, from the begin or from the end: near each other, so that they are read together.
+    fn next_batch<'a>(&self, rest: &mut &'a [Entry], forward: bool) -> &'a [Entry] {
+        let (Some(first), Some(last)) = (rest.first(), rest.last()) else {
+            return &[];
+        };
+        let batch;
+        if forward {
+            let end = u64::from(first.offset) + self.pace.slice_bytes();
+            let count = rest.iter().take_while(|entry| entry.end() <= end).count();
+            (batch, *rest) = rest.split_at(count.max(1));
+        } else {
+            let begin = last.end().saturating_sub(self.pace.slice_bytes());
+            let count = rest.partition_point(|entry| u64::from(entry.offset) < begin);
+            (*rest, batch) = rest.split_at(count.min(rest.len() - 1));
+        }
+        batch
     }
 
     /// Whether copies of these records do not fit into what is free for data.
@@ -362,17 +378,4 @@ fn checked(
     Record::new(header.id(), header.codec(), header.raw_len(), vec![payload])
         .map(Some)
         .map_err(|e| e.to_string())
-}
-
-/// What lies in a sealed pack, if its list is whole.
-fn read_whole_list(packs: &dyn PackBackend, pack: PackId) -> std::io::Result<PackContents> {
-    let contents = read_contents(packs, pack)?;
-    match contents.damage {
-        None | Some(PackDamage::Footer) => Ok(contents),
-        // Rows may lead to what lies behind the damage.
-        Some(damage) => Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            damage.to_string(),
-        )),
-    }
 }

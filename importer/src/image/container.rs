@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn later_layers_hide_earlier_ones() {
-        check(&["disk/"], &[("disk/a", false), ("disk", false)]);
+        check(&["disk/"], &[("disk/a", false), ("disk", true)]);
         check(&["disk/.wh.a"], &[("disk/a", true), ("disk/b", false)]);
         check(
             &[".wh.disk"],

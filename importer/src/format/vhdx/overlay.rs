@@ -89,7 +89,9 @@ impl ReadAt for Overlay {
             .ok_or(io::ErrorKind::UnexpectedEof)?;
         let there = self.source.len().clamp(offset, end);
         let (below, behind) = buf.split_at_mut((there - offset) as usize);
-        self.source.read_at(offset, below)?;
+        if !below.is_empty() {
+            self.source.read_at(offset, below)?;
+        }
         behind.fill(0);
         let first = self.parts.range(..=offset).next_back();
         let start = first.map_or(offset, |(start, _)| *start);

@@ -108,17 +108,23 @@ mod tests {
 
     #[test]
     fn maps_of_holes() {
-        let old = b"24 GNU.sparse.size=4096\n26 GNU.sparse.numblocks=2\n22 GNU.sparse.offset=0\n26 GNU.sparse.numbytes=512\n\
-            25 GNU.sparse.offset=4096\n24 GNU.sparse.numbytes=0\n";
-        let new =
-            b"24 GNU.sparse.size=4096\n26 GNU.sparse.numblocks=2\n28 GNU.sparse.map=0,512,4096,0\n";
-        for body in [&old[..], new] {
-            let sparse = Pax::parse(body).unwrap().sparse.unwrap();
+        let parsed = |records: &[&str]| {
+            let records = records.iter().map(|record| {
+                let record = format!(" GNU.sparse.{record}\n");
+                // All of these are longer than 9 bytes and shorter than 98.
+                format!("{}{record}", record.len() + 2)
+            });
+            let body: String = records.collect();
+            Pax::parse(body.as_bytes()).unwrap().sparse.unwrap()
+        };
+        let pairs = ["offset=0", "numbytes=512", "offset=4096", "numbytes=0"];
+        let old = parsed(&[&["size=4096", "numblocks=2"], &pairs[..]].concat());
+        let new = parsed(&["size=4096", "numblocks=2", "map=0,512,4096,0"]);
+        for sparse in [old, new] {
             assert_eq!(sparse.len, Some(4096));
             assert_eq!(sparse.parts(), Some(&[(0, 512), (4096, 0)][..]));
         }
-        let fewer = b"26 GNU.sparse.numblocks=2\n21 GNU.sparse.map=0,1\n";
-        assert_eq!(Pax::parse(fewer).unwrap().sparse.unwrap().parts(), None);
+        assert_eq!(parsed(&["numblocks=2", "map=0,1"]).parts(), None);
     }
 
     #[test]
