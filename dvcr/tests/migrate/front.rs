@@ -2,31 +2,31 @@
 
 use std::sync::Arc;
 
-use rustls::{
-    ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     runtime::Runtime,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    },
+};
 
-use crate::support::tls::Tls;
-
-/// Ends when dropped.
+/// On loopback; ends when dropped.
 pub(crate) struct Front {
-    url: String,
+    port: u16,
     _runtime: Runtime,
 }
 
 impl Front {
-    /// In front of `http://HOST:PORT`.
-    pub(crate) fn of(server: &str, tls: &Tls) -> Self {
-        let certificate = CertificateDer::from_pem_file(tls.certificate()).unwrap();
-        let key = PrivateKeyDer::from_pem_file(tls.key()).unwrap();
+    /// In front of `http://HOST:PORT`, with a certificate and a key in PEM.
+    pub(crate) fn of(server: &str, certificate: &str, key: &str) -> Self {
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -37,7 +37,7 @@ impl Front {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let url = format!("https://{}", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
         let server = server.trim_start_matches("http://").to_owned();
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -54,12 +54,13 @@ impl Front {
             }
         });
         Self {
-            url,
+            port,
             _runtime: runtime,
         }
     }
 
-    pub(crate) fn url(&self) -> &str {
-        &self.url
+    /// `NAME:PORT`.
+    pub(crate) fn at(&self, name: &str) -> String {
+        format!("{name}:{}", self.port)
     }
 }

@@ -104,7 +104,9 @@ fn docker_registry_2_with_a_login_and_tls_comes_over() {
 fn distribution_3_with_a_token_service_and_tls_comes_over() {
     let (service, tls) = (TokenService::start(), Tls::new());
     // A password is not sent to a token service without TLS.
-    let front = Front::of(&service.url(), &tls);
-    through(Version::V3, &service.configuration_at(front.url()), &tls);
+    let pem = |path| fs::read_to_string(path).unwrap();
+    let front = Front::of(&service.url(), &pem(tls.certificate()), &pem(tls.key()));
+    let url = format!("https://{}", front.at("127.0.0.1"));
+    through(Version::V3, &service.configuration_at(&url), &tls);
     assert!(!service.asked().is_empty());
 }

@@ -14,7 +14,7 @@ use crate::{
     images::{Images, LEN, object_store, ok},
     site::{Manners, Ranges, Site},
     support::server::Server,
-    tls::{Authority, Front},
+    tls::Authority,
     volume::{LoopDevice, same_disk},
 };
 
@@ -194,10 +194,7 @@ fn certificates() {
     let images = Images::new(3);
     let site = Site::new(fs::read(images.raw()).unwrap(), Manners::default());
     let authority = Authority::new();
-    let front = Front::of(
-        &site.url["http://".len()..].replace("/disk.img", ""),
-        &authority,
-    );
+    let front = authority.front(site.url.trim_end_matches("/disk.img"));
     let endpoint = format!("https://{}/disk.img", front.at("files.test"));
     let source = ("IMPORTER_ENDPOINT", endpoint.as_str());
     let other = Authority::new();

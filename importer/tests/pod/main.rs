@@ -8,6 +8,8 @@
 mod cdi;
 mod container;
 mod deckhouse;
+#[path = "../../../dvcr/tests/migrate/front.rs"]
+mod front;
 mod images;
 mod mistakes;
 mod proxies;

@@ -7,7 +7,7 @@ use crate::{
     images::{Images, ok},
     site::{Manners, Ranges, Site},
     support::server::Server,
-    tls::{Authority, Front},
+    tls::Authority,
     volume::LoopDevice,
 };
 
@@ -26,7 +26,7 @@ fn ten_mistakes() {
         },
     );
     let nothing = crate::reply::Server::start(|_, _| crate::reply::Reply::new(404));
-    let front = Front::of(&address, &Authority::new());
+    let front = Authority::new().front(&address);
     let server = Server::start(&[]);
     let text = images.path("notes.txt");
     fs::write(&text, "no disk at all").unwrap();

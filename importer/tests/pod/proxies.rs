@@ -7,7 +7,7 @@ use crate::{
     images::Images,
     site::{Manners, Site},
     support::process::{Process, find},
-    tls::{Authority, Front},
+    tls::Authority,
     volume::same_disk,
 };
 
@@ -72,7 +72,7 @@ fn proxies() {
     let port = address.rsplit(':').next().unwrap();
     let plain = format!("http://files.test:{port}/disk.img");
     let authority = Authority::new();
-    let front = Front::of(address, &authority);
+    let front = authority.front(address);
     let secure = format!("https://{}/disk.img", front.at("files.test"));
     let fetch = |endpoint: &str, proxies: &[(&str, &str)]| {
         let container = Container::new().secret("very-secret");

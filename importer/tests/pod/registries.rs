@@ -14,7 +14,7 @@ use crate::{
         process::Process,
         server::{Server, serve},
     },
-    tls::{Authority, Front},
+    tls::Authority,
     tokens::TokenService,
     volume::same_disk,
 };
@@ -187,7 +187,7 @@ fn a_login_at_the_registry() {
     );
     let registry = Distribution::start(Version::V2, &more);
     let authority = Authority::new();
-    let front = Front::of(registry.address(), &authority);
+    let front = authority.front(registry.address());
     let scene = Scene::new(21, front.at("registry.test"), &authority);
 
     let pair = json!({"auth": "bWU6c2VjcmV0"});
@@ -247,12 +247,10 @@ fn a_login_at_the_registry() {
 fn a_login_at_a_token_service() {
     let service = TokenService::start();
     let authority = Authority::new();
-    let configuration = service.configuration();
-    let realm = configuration.split('"').nth(1).unwrap();
-    let auth = Front::of(realm.trim_end_matches("/token"), &authority);
-    let behind = format!("https://{}/token", auth.at("auth.test"));
-    let registry = Distribution::start(Version::V3, &configuration.replace(realm, &behind));
-    let front = Front::of(registry.address(), &authority);
+    let auth = authority.front(&service.url());
+    let behind = format!("https://{}", auth.at("auth.test"));
+    let registry = Distribution::start(Version::V3, &service.configuration_at(&behind));
+    let front = authority.front(registry.address());
     let scene = Scene::new(22, front.at("registry.test"), &authority);
 
     scene
@@ -266,9 +264,7 @@ fn a_login_at_a_token_service() {
     // A token that somebody else has got.
     let query = "/token?service=registry&scope=repository%3Avi%2Fdisk%3Apull%2Cpush";
     let request = Request::new("GET", query).header("Authorization", "Basic bWU6c2VjcmV0");
-    let answer = Client::new(realm.trim_end_matches("/token"))
-        .send(&request)
-        .unwrap();
+    let answer = Client::new(&service.url()).send(&request).unwrap();
     let answer: Value = serde_json::from_slice(&answer.body).unwrap();
     let bearer = json!({"registrytoken": answer["token"]});
     assert_eq!(scene.populate(&bearer).code, Some(0));

@@ -1,17 +1,8 @@
-//! An authority of our own, and TLS in front of servers that have none.
-
-use std::sync::Arc;
+//! An authority of our own.
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
-    runtime::Runtime,
-};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
-};
+
+use crate::front::Front;
 
 /// Signs certificates.
 pub(crate) struct Authority {
@@ -53,52 +44,9 @@ impl Authority {
             key,
         }
     }
-}
-
-/// TLS in front of a server on loopback; ends with the value.
-pub(crate) struct Front {
-    port: u16,
-    _runtime: Runtime,
-}
-
-impl Front {
-    pub(crate) fn of(server: &str, authority: &Authority) -> Self {
-        let issued = authority.issue();
-        let key = PrivateKeyDer::try_from(issued.key.serialize_der()).unwrap();
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![issued.certificate.der().clone()], key)
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let runtime = Runtime::new().unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let server = server.trim_start_matches("http://").to_owned();
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, server) = (acceptor.clone(), server.clone());
-                tokio::spawn(async move {
-                    // Clients that do not trust us go away.
-                    let Ok(mut outside) = acceptor.accept(stream).await else {
-                        return;
-                    };
-                    if let Ok(mut inside) = TcpStream::connect(server).await {
-                        let _ = copy_bidirectional(&mut outside, &mut inside).await;
-                    }
-                });
-            }
-        });
-        Self {
-            port,
-            _runtime: runtime,
-        }
-    }
-
-    /// `name:port`.
-    pub(crate) fn at(&self, name: &str) -> String {
-        format!("{name}:{}", self.port)
+    /// TLS in front of a server on loopback.
+    pub(crate) fn front(&self, server: &str) -> Front {
+        let Issued { certificate, key } = self.issue();
+        Front::of(server, &certificate.pem(), &key.serialize_pem())
     }
 }
