@@ -61,10 +61,7 @@ pub(super) async fn simulate(seed: u64) {
         client.knows_damage = false;
         client.check(&server).await;
     }
-    let (damaged_chunks, damaged_blobs, _) = scrubber.status().await.unwrap().found;
-    assert_eq!(
-        (damaged_chunks, damaged_blobs),
-        (0, 0),
-        "everything was healed"
-    );
+    // A damaged chunk that no blob needs any more is known until its pack is emptied.
+    let (_, damaged_blobs, _) = scrubber.status().await.unwrap().found;
+    assert_eq!(damaged_blobs, 0, "everything was healed");
 }
