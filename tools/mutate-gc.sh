@@ -68,7 +68,7 @@ measure move-exact s 'the row of a moved chunk leads to the copy though it leads
 measure dead-again t 'a sweep that was cancelled is forgotten' gc/sweep.rs \
     's/self\.hint\.fetch_add\(self\.bytes, Relaxed\);/if !MUTANT { self.hint.fetch_add(self.bytes, Relaxed); }/'
 measure release-footer st 'a full device gets room of a pack without a footer back piece by piece' store/repack.rs \
-    's|let forward = \*has_footer;|let forward = MUTANT || *has_footer;|'
+    's/let forward = \*has_footer;/let forward = MUTANT || *has_footer;/'
 measure pack-hold st 'the hold of packs for a backup is ignored' gc/sweep.rs \
     's/self\.held_until_ms\(\)\.await\?\.is_some\(\)/!MUTANT && self.held_until_ms().await?.is_some()/g'
 
