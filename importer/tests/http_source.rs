@@ -15,24 +15,11 @@ use std::{
 use dvcr_importer::source::{
     ReadAt, Remote, RemoteOptions,
     http::{Http, HttpOptions, parse_header},
-    retry::{RetryPolicy, SourceError, Verdict, verdict},
+    retry::{SourceError, Verdict, verdict},
 };
-use site::{Manners, Ranges, Site};
+use site::{Manners, Ranges, Site, impatient};
 use support::Random;
 use tokio::runtime::Runtime;
-
-/// No waiting worth the name: the servers here recover at once.
-fn options() -> RemoteOptions {
-    RemoteOptions {
-        retry: RetryPolicy {
-            first: Duration::from_millis(1),
-            longest: Duration::from_millis(4),
-            budget: Duration::from_millis(40),
-            budget_at_start: Duration::from_millis(10),
-        },
-        ..RemoteOptions::default()
-    }
-}
 
 fn open_with(
     runtime: &Runtime,
@@ -45,7 +32,7 @@ fn open_with(
 }
 
 fn open(runtime: &Runtime, site: &Site) -> Result<Remote, SourceError> {
-    open_with(runtime, site, HttpOptions::default(), options())
+    open_with(runtime, site, HttpOptions::default(), impatient())
 }
 
 fn runtime() -> Runtime {
@@ -82,7 +69,7 @@ fn every_manner_gives_the_same_file() {
                 let site = Site::new(file.clone(), manners.clone());
                 let remote = open(&runtime, &site).unwrap();
                 assert!(read_all(&remote).unwrap() == file, "{manners:?}");
-                let received = options().received;
+                let received = impatient().received;
                 assert_eq!(received.load(Ordering::Relaxed), 0);
                 assert_eq!(remote.ranged().is_some(), ranges == Ranges::Honest);
                 let len = (ranges == Ranges::Honest || length).then_some(LEN as u64);
@@ -192,7 +179,7 @@ fn liars_are_noticed() {
                 no_ranges: true,
                 ..HttpOptions::default()
             };
-            let remote = open_with(&runtime, &site, http, options()).unwrap();
+            let remote = open_with(&runtime, &site, http, impatient()).unwrap();
             assert!(read_all(&remote).unwrap() == file);
         }
     }
@@ -250,7 +237,7 @@ fn redirects_carry_no_secrets() {
             .collect(),
         ..HttpOptions::default()
     };
-    let remote = open_with(&runtime, &first, http(), options()).unwrap();
+    let remote = open_with(&runtime, &first, http(), impatient()).unwrap();
     assert!(read_all(&remote).unwrap() == file);
     for head in first.heads() {
         assert!(head.contains("authorization: basic") && head.contains("x-token: secret2"));
@@ -270,7 +257,7 @@ fn redirects_carry_no_secrets() {
         ..Manners::default()
     };
     let site = Site::new(file.clone(), manners);
-    assert!(open_with(&runtime, &site, http(), options()).is_ok());
+    assert!(open_with(&runtime, &site, http(), impatient()).is_ok());
     let error = open(&runtime, &site).unwrap_err();
     assert!(
         matches!(&error, SourceError::Final(text) if text.contains("password")),
@@ -311,7 +298,7 @@ fn a_stall_is_a_break() {
         stall: Some(Duration::from_millis(20)),
         ..HttpOptions::default()
     };
-    let remote = open_with(&runtime, &site, http, options()).unwrap();
+    let remote = open_with(&runtime, &site, http, impatient()).unwrap();
     let error = read_all(&remote).unwrap_err();
     assert_eq!(verdict(&error), Some(Verdict::Later));
     assert!(error.to_string().contains("no byte for"), "{error}");
@@ -325,7 +312,7 @@ fn stopping_ends_waiting() {
         ..Manners::default()
     };
     let site = Site::new(vec![1; 100_000], manners);
-    let options = options();
+    let options = impatient();
     let remote = open_with(&runtime, &site, HttpOptions::default(), options.clone()).unwrap();
     let mut stream = remote.stream(0, blake3::Hasher::new());
     options.stop.cancel();

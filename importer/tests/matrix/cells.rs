@@ -6,12 +6,9 @@ use std::{
     fmt,
 };
 
-use crate::{
-    formats::{FORMATS, Format},
-    sources::{SOURCES, Source},
-    targets::{TARGETS, Target},
-    wrappings::{WRAPPINGS, Wrapping},
-};
+use clap::ValueEnum as _;
+
+use crate::{formats::Format, sources::Source, targets::Target, wrappings::Wrapping};
 
 /// One way from a source to a target.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
@@ -78,10 +75,10 @@ impl Cell {
 /// The complete product. Neighbours share what was made of a disk.
 pub(crate) fn product() -> Vec<Cell> {
     let mut cells = vec![];
-    for format in FORMATS {
-        for wrapping in WRAPPINGS {
-            for source in SOURCES {
-                cells.extend(TARGETS.map(|target| Cell {
+    for &format in Format::value_variants() {
+        for &wrapping in Wrapping::value_variants() {
+            for &source in Source::value_variants() {
+                cells.extend(Target::value_variants().iter().map(|&target| Cell {
                     source,
                     format,
                     wrapping,

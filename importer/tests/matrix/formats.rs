@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clap::ValueEnum;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -23,7 +24,7 @@ const ISO_DESCRIPTOR: u64 = 0x8000;
 const ISO_BLOCK_BYTES: u64 = 2048;
 
 /// A format with the options that change how it is read.
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, ValueEnum)]
 pub(crate) enum Format {
     Raw,
     Iso,
@@ -43,24 +44,6 @@ pub(crate) enum Format {
 }
 
 use Format::*;
-
-pub(crate) const FORMATS: [Format; 15] = [
-    Raw,
-    Iso,
-    Qcow2V2,
-    Qcow2Zlib,
-    Qcow2Zstd,
-    Qcow2ExtendedL2,
-    VmdkSparse,
-    VmdkStream,
-    Ova,
-    VdiDynamic,
-    VdiStatic,
-    VhdDynamic,
-    VhdFixed,
-    VhdxDynamic,
-    VhdxFixed,
-];
 
 impl Format {
     /// What `qemu-img` calls it, and how it is made.

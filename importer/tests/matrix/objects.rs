@@ -1,6 +1,6 @@
 //! Files in object stores, asked with keys, with wrong ones, and without: what the table does not show.
 
-use std::{io::Read as _, sync::Arc, time::Duration};
+use std::{io::Read as _, sync::Arc};
 
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
@@ -12,9 +12,9 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use dvcr_importer::source::{
-    ReadAt as _, Remote, RemoteOptions,
+    ReadAt as _, Remote,
     object::{Object, ObjectOptions},
-    retry::{RetryPolicy, SourceError},
+    retry::SourceError,
 };
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 use crate::{
     blackbox::http::{Client, Request},
     reply::{Reply, Server},
+    site::impatient,
     stores::{AZURE_ACCOUNT, AZURE_KEY, Kind, Store},
     support::Random,
 };
@@ -36,16 +37,7 @@ impl Reader {
 
     fn open(&self, url: &str, options: &ObjectOptions) -> Result<Remote, SourceError> {
         let object = Object::new(&url.parse().unwrap(), options).unwrap();
-        let remote = RemoteOptions {
-            retry: RetryPolicy {
-                first: Duration::from_millis(1),
-                longest: Duration::from_millis(4),
-                budget: Duration::from_millis(40),
-                budget_at_start: Duration::from_millis(10),
-            },
-            ..RemoteOptions::default()
-        };
-        Remote::open(Arc::new(object), self.0.handle().clone(), remote)
+        Remote::open(Arc::new(object), self.0.handle().clone(), impatient())
     }
 
     /// It is refused for good, and says why.

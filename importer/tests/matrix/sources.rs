@@ -18,8 +18,9 @@ use crate::{
     },
 };
 
+use clap::ValueEnum;
 /// Where a file lies.
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, ValueEnum)]
 pub(crate) enum Source {
     File,
     /// Standard input.
@@ -53,25 +54,6 @@ pub(crate) enum Source {
 }
 
 use Source::*;
-
-pub(crate) const SOURCES: [Source; 16] = [
-    File,
-    Pipe,
-    Device,
-    Http,
-    HttpBreaks,
-    HttpLies,
-    HttpChunked,
-    S3,
-    Google,
-    Azure,
-    ContainerGzip,
-    ContainerZstd,
-    ContainerPlain,
-    ContainerLayers,
-    Artifact,
-    Dvcr,
-];
 
 impl Source {
     /// Whether it can only be read once, from start to end.

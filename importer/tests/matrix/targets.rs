@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use clap::ValueEnum;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -23,7 +24,7 @@ const DEVICE_SPARE_BYTES: u64 = 1 << 20;
 const OLD: u8 = 0xAA;
 
 /// Where a disk goes.
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, ValueEnum)]
 pub(crate) enum Target {
     /// An image in `dvcr serve`, over TLS.
     Registry,
@@ -32,8 +33,6 @@ pub(crate) enum Target {
     /// A block device that is larger, and was used before.
     Device,
 }
-
-pub(crate) const TARGETS: [Target; 3] = [Target::Registry, Target::File, Target::Device];
 
 /// Goes one way, and compares what arrived. Panics unless it ends as it should.
 pub(crate) fn go(place: &Place, cell: Cell) {

@@ -8,8 +8,9 @@ use crate::{
     support::{run, text},
 };
 
+use clap::ValueEnum;
 /// What is around an image.
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, ValueEnum)]
 pub(crate) enum Wrapping {
     None,
     Gzip,
@@ -22,18 +23,6 @@ pub(crate) enum Wrapping {
     GzipMembers,
     GzipInXz,
 }
-
-pub(crate) const WRAPPINGS: [Wrapping; 9] = [
-    Wrapping::None,
-    Wrapping::Gzip,
-    Wrapping::Xz,
-    Wrapping::Zstd,
-    Wrapping::Bzip2,
-    Wrapping::Tar,
-    Wrapping::TarGzip,
-    Wrapping::GzipMembers,
-    Wrapping::GzipInXz,
-];
 
 impl Wrapping {
     /// From the file `$1` to the file `$2`.

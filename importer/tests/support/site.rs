@@ -10,12 +10,26 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 
-use dvcr_importer::source::ReadAt;
+use dvcr_importer::source::{ReadAt, RemoteOptions, retry::RetryPolicy};
 
 /// Bytes that are sent at a time.
 const CHUNK_BYTES: u64 = 16 << 10;
+
+/// No waiting worth the name: servers here recover at once, or never.
+pub(crate) fn impatient() -> RemoteOptions {
+    RemoteOptions {
+        retry: RetryPolicy {
+            first: Duration::from_millis(1),
+            longest: Duration::from_millis(4),
+            budget: Duration::from_millis(40),
+            budget_at_start: Duration::from_millis(10),
+        },
+        ..RemoteOptions::default()
+    }
+}
 
 /// How ranges are answered.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
