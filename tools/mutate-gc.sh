@@ -23,7 +23,7 @@ names=()
 declare -A told where
 
 # measure NAME WHERE TEXT FILE SUBSTITUTION: WHERE it may be noticed (s: simulation, d: simulation of damage, t: tests), what is
-# taken away, and how, as a substitution of perl in which MUTANT is true where the measure is off.
+# registry/commit.rs away, and how, as a substitution of perl in which MUTANT is true where the measure is off.
 measure() {
     names+=("$1")
     where[$1]=$2 told[$1]=$3

@@ -22,6 +22,10 @@ use crate::meta::{
     record::{ChunkRecord, Record as _},
 };
 
+/// How often new chunks are looked up once more because some upload has ended meanwhile, before they are stored even if they may be
+/// there: among many small uploads that could go on for ever, and a chunk stored twice costs only its space.
+const LOOK_UPS_MAX: u32 = 4;
+
 /// What the cut task hands over.
 pub(super) enum CutBatch {
     /// Pieces in blob order, the records of the new chunks last; and the epoch that they were looked up in.
@@ -146,14 +150,7 @@ impl AppendTask {
             }) = found.pop()
         {
             let records = joined(records, "compress chunks").await?;
-            let records = self.still_new(records, generation).await?;
-            let ids: Vec<_> = records.iter().filter_map(chunk_id).collect();
-            for (id, appended) in ids.into_iter().zip(self.ticket.append(records).await?) {
-                if let Appended::Chunk(p) = appended {
-                    self.stored_len += u64::from(p.location.stored_len);
-                    self.segment.placed(id, &p);
-                }
-            }
+            self.store_new(records, generation).await?;
         }
         for piece in found {
             let piece = match piece {
@@ -178,15 +175,36 @@ impl AppendTask {
         Ok(())
     }
 
-    /// Drops the records of chunks that another upload has committed since they were looked up.
-    async fn still_new(
+    /// Appends chunks that were new at `generation`, but for those that another upload has committed since.
+    async fn store_new(
         &mut self,
-        records: Vec<Record>,
-        generation: u64,
-    ) -> Result<Vec<Record>, StoreError> {
-        if self.store.lanes.pending.generation() == generation {
-            return Ok(records);
+        mut records: Vec<Record>,
+        mut generation: u64,
+    ) -> Result<(), StoreError> {
+        for look_up in 0.. {
+            let as_of = (look_up < LOOK_UPS_MAX).then_some(generation);
+            let ids: Vec<_> = records.iter().filter_map(chunk_id).collect();
+            match self.ticket.append_as_of(records, as_of).await? {
+                Ok(appended) => {
+                    for (id, appended) in ids.into_iter().zip(appended) {
+                        if let Appended::Chunk(p) = appended {
+                            self.stored_len += u64::from(p.location.stored_len);
+                            self.segment.placed(id, &p);
+                        }
+                    }
+                    break;
+                }
+                Err(again) => {
+                    generation = self.store.lanes.pending.generation();
+                    records = self.still_new(again).await?;
+                }
+            }
         }
+        Ok(())
+    }
+
+    /// Drops the records of chunks that another upload has committed since they were looked up.
+    async fn still_new(&mut self, records: Vec<Record>) -> Result<Vec<Record>, StoreError> {
         let ids: Vec<_> = records.iter().filter_map(chunk_id).collect();
         let keys: Vec<_> = ids.iter().map(key::chunk).collect();
         let rows = self.store.meta.get(&keys).await?;

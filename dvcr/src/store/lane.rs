@@ -122,7 +122,7 @@ impl Pending {
     }
 }
 
-/// What became of a record handed to [`Lanes::append`].
+/// What became of a record handed to [`LaneTicket::append`].
 pub(crate) enum Appended {
     /// A chunk that lies there now, or lay there before: another upload had put it there meanwhile.
     Chunk(Placed),
@@ -428,6 +428,19 @@ impl LaneTicket {
     ///
     /// Not to be cancelled: the lane would no longer know how far its pack goes. Only pipeline tasks call it.
     pub(crate) async fn append(&self, records: Vec<Record>) -> Result<Vec<Appended>, StoreError> {
+        let Ok(appended) = self.append_as_of(records, None).await? else {
+            unreachable!("only a generation can be out of date");
+        };
+        Ok(appended)
+    }
+
+    /// Like [`LaneTicket::append`], unless chunks have left those pending since `generation`: then what was found to be new may
+    /// be committed by now, and the records come back.
+    pub(crate) async fn append_as_of(
+        &self,
+        records: Vec<Record>,
+        generation: Option<u64>,
+    ) -> Result<Result<Vec<Appended>, Vec<Record>>, StoreError> {
         let lanes = &self.lanes;
         let mut open = lanes.lanes[self.lane].open.lock().await;
         if let Some(pack) =
@@ -448,6 +461,9 @@ impl LaneTicket {
         let mut mine = Vec::new();
         {
             let mut pending = lanes.pending.lock();
+            if generation.is_some_and(|seen| seen != lanes.pending.generation()) {
+                return Ok(Err(records));
+            }
             let mut builder = pack.builder();
             for record in records {
                 let chunk = match record.header().id() {
@@ -487,7 +503,7 @@ impl LaneTicket {
             }
         }
         if slices.is_empty() {
-            return Ok(appended);
+            return Ok(Ok(appended));
         }
         let end = pack.builder().len();
         let backend = Arc::clone(&lanes.packs);
@@ -508,7 +524,7 @@ impl LaneTicket {
         }
         pack.appended.send_replace(end);
         lanes.stats.stored_bytes.fetch_add(end - begin, Relaxed);
-        Ok(appended)
+        Ok(Ok(appended))
     }
 
     /// Lets garbage collection know that there is no room left.
