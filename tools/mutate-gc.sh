@@ -23,7 +23,7 @@ names=()
 declare -A told where
 
 # measure NAME WHERE TEXT FILE SUBSTITUTION: WHERE it may be noticed (s: simulation, d: simulation of damage, t: tests), what is
-# registry/commit.rs away, and how, as a substitution of perl in which MUTANT is true where the measure is off.
+# taken away, and how, as a substitution of perl in which MUTANT is true where the measure is off.
 measure() {
     names+=("$1")
     where[$1]=$2 told[$1]=$3
@@ -78,7 +78,7 @@ measure damaged-head dt 'HEAD says that a damaged blob is not there' registry/bl
     's/if (self\.0\.store\.is_damaged\(digest\))/if !MUTANT && $1/'
 measure damaged-push dt 'a push of a damaged blob is stored in full, not only compared' registry/upload.rs \
     's/&& !inner\.store\.is_damaged\(&digest\)/&& (MUTANT || !inner.store.is_damaged(&digest))/'
-measure damaged-recipe dt 'the new recipe replaces that of a damaged blob' registry/upload.rs \
+measure damaged-recipe dt 'the new recipe replaces that of a damaged blob' registry/commit.rs \
     's/let is_damaged = self\.store\.is_damaged\(digest\);/let is_damaged = !MUTANT && self.store.is_damaged(digest);/'
 measure finding-epoch dt 'waiting for the epoch before the blobs of a damaged chunk are looked for' gc/scrub/finding.rs \
     's/(self\.store\.wait_for_lookups\(\)\.await;)/if !MUTANT { $1 }/'
