@@ -1,13 +1,14 @@
 //! A client that pushes, mounts, asks, deletes, retags and abandons uploads of disks that share much.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use dvcr_core::oci::{Digest, Manifest, Reference};
+use futures::{StreamExt as _, stream};
 
 use super::machine::Server;
 use crate::{
-    registry::RegistryError,
+    registry::{Body, RegistryError},
     simulation::Dice,
     store::StoreError,
     testing::{WHO, body, disk, image, name, read},
@@ -15,6 +16,9 @@ use crate::{
 
 /// What each does before everybody rests.
 pub(super) const STEPS: usize = 10;
+
+/// Longest pause in the middle of a request, milliseconds: several collections may begin and end in it.
+const PAUSE_MS_MAX: u64 = 3000;
 
 /// Disks that share much, in pairs.
 pub(super) static DISKS: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
@@ -100,14 +104,26 @@ impl Client {
         }
         let id = registry.upload_start(&WHO, &repository, None).await?.id;
         let first = self.dice.below(data.len() as u64 + 1) as usize;
+        let begin = self.sent(data.slice(..first));
         registry
-            .upload_append(&WHO, &repository, &id, None, body(&data.slice(..first)))
+            .upload_append(&WHO, &repository, &id, None, begin)
             .await?;
-        let rest = body(&data.slice(first..));
+        let rest = self.sent(data.slice(first..));
         registry
             .upload_finish(&WHO, &repository, &id, None, digest, rest)
             .await?;
         Ok(digest)
+    }
+
+    /// The bytes of a request, as this client sends them: sometimes it pauses on the way.
+    fn sent(&mut self, mut data: Bytes) -> Body {
+        if data.is_empty() || !self.dice.one_in(3) {
+            return body(&data);
+        }
+        let rest = data.split_off(self.dice.below(data.len() as u64) as usize);
+        let pause = Duration::from_millis(self.dice.below(PAUSE_MS_MAX));
+        let rest = stream::once(tokio::time::sleep(pause)).flat_map(move |()| body(&rest));
+        body(&data).chain(rest).boxed()
     }
 
     async fn put(
@@ -170,7 +186,7 @@ impl Client {
         let registry = &server.registry;
         let id = registry.upload_start(&WHO, &repository, None).await?.id;
         let data = &DISKS[self.dice.below(DISKS.len() as u64) as usize];
-        let begin = body(&data.slice(..100_000));
+        let begin = self.sent(data.slice(..100_000));
         registry
             .upload_append(&WHO, &repository, &id, None, begin)
             .await?;

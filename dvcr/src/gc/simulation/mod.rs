@@ -41,6 +41,7 @@ async fn everybody(
 ) {
     let power = server.machine.packs.power();
     let backs_up = keeper.is_some() && dice.one_in(4);
+    let mut dice_of_pauses = Dice::new(dice.next_u64());
     let clients = future::join_all(clients.iter_mut().map(|client| async {
         if let Err(error) = client.work(server).await {
             assert!(power.is_off(), "{}: {error:?}", client.repository);
@@ -82,6 +83,13 @@ async fn everybody(
             }
         }
     };
+    // Of clients that pause; leases and graces have another clock, which stands while somebody is at work.
+    let pauses = async {
+        loop {
+            tokio::time::advance(Duration::from_millis(dice_of_pauses.below(200))).await;
+            simulation::turn().await;
+        }
+    };
     let stuck = async {
         // The runtime's clock jumps when nobody can go on.
         tokio::time::sleep(STUCK).await;
@@ -93,6 +101,7 @@ async fn everybody(
         collector.boxed_local(),
         backup.boxed_local(),
         time.boxed_local(),
+        pauses.boxed_local(),
         stuck.boxed_local(),
     ])
     .await;
