@@ -80,8 +80,8 @@ measure damaged-push dt 'a push of a damaged blob is stored in full, not only co
     's/&& !inner\.store\.is_damaged\(&digest\)/&& (MUTANT || !inner.store.is_damaged(&digest))/'
 measure damaged-recipe dt 'the new recipe replaces that of a damaged blob' registry/commit.rs \
     's/let is_damaged = self\.store\.is_damaged\(digest\);/let is_damaged = !MUTANT && self.store.is_damaged(digest);/'
-measure finding-epoch dt 'waiting for the epoch before the blobs of a damaged chunk are looked for' gc/scrub/finding.rs \
-    's/(self\.store\.wait_for_lookups\(\)\.await;)/if !MUTANT { $1 }/'
+measure finding-commit dt 'a blob that was committed is looked at once more for damaged chunks' registry/upload.rs \
+    's/(inner\.check_committed\(&digest\)\.await)/if MUTANT { Ok(()) } else { $1 }/'
 measure finding-blobs dt 'looking for the blobs of damaged chunks at all' gc/scrub/finding.rs \
     's/(self\.find_blobs\(\)\.await\?;)/if !MUTANT { $1 }/'
 measure blake3 t 'BLAKE3 of what a chunk decodes to' store/verify.rs \

@@ -10,7 +10,7 @@ use crate::{
         Check, Commit, Txn, key,
         record::{self, BlobBody, BlobRecord, HoldRecord, Record as _},
     },
-    store::{Finished, FinishedBody, Reading},
+    store::{Finished, FinishedBody, Reading, StoreError},
 };
 
 impl Inner {
@@ -96,6 +96,25 @@ impl Inner {
                 self.store.forget_damage(digest);
             }
         })
+    }
+
+    /// Marks a blob that was committed just now and fails, if one of its chunks was found to be damaged since it was looked up,
+    /// which may have been in an earlier request. Whoever marks a chunk after this looks for blobs later still, and finds this one.
+    pub(super) async fn check_committed(&self, digest: &Digest) -> Result<(), RegistryError> {
+        if self.store.damaged().counts().0 == 0 {
+            return Ok(());
+        }
+        let Some(row) = self.get(&key::blob(digest)).await? else {
+            return Ok(());
+        };
+        match self.store.mark_blob_if_damaged(digest, row).await? {
+            None => Ok(()),
+            Some((at, _)) => Err(RegistryError::Store(StoreError::Corrupt {
+                pack: at.pack,
+                offset: at.offset.into(),
+                what: "a chunk that an upload relies on was found to be damaged since".to_owned(),
+            })),
+        }
     }
 
     /// The row of a blob that was just taken in; its bytes go into the transaction where they are few.

@@ -191,7 +191,7 @@ impl Registry {
                 .await?;
             *guard = None;
             inner.sessions.remove(&id);
-            Ok(())
+            inner.check_committed(&digest).await
         })
         .await
     }

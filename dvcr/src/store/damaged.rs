@@ -14,12 +14,12 @@ use std::{
 
 use dvcr_core::{chunk::ChunkId, oci::Digest};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, recipe::RecipePart};
 use crate::{
     backend::PackId,
     meta::{
         Check, Commit, MetaError, Pages, Txn, Value, key,
-        record::{ChunkRecord, FindingRecord, Record as _},
+        record::{BlobBody, BlobRecord, ChunkRecord, FindingRecord, Record as _},
     },
 };
 
@@ -103,20 +103,14 @@ impl Damaged {
         self.any.store(any, Relaxed);
     }
 
-    /// Whether blobs have to be looked for that damaged chunks belong to; and whether some may be whole again. Asking is
-    /// taking the task.
-    pub(crate) fn take_tasks(&self) -> (bool, bool) {
+    /// What is to be done about findings. Asking is taking the task.
+    pub(crate) fn take_tasks(&self) -> Tasks<'_> {
         let mut state = self.write();
-        (
-            std::mem::take(&mut state.unsettled),
-            std::mem::take(&mut state.healed),
-        )
-    }
-
-    /// Gives a task back that failed.
-    pub(crate) fn put_back(&self) {
-        let mut state = self.write();
-        (state.unsettled, state.healed) = (true, true);
+        Tasks {
+            of: self,
+            unsettled: std::mem::take(&mut state.unsettled),
+            healed: std::mem::take(&mut state.healed),
+        }
     }
 
     /// The damaged chunks, with the places of their damaged records.
@@ -128,6 +122,29 @@ impl Damaged {
     pub(crate) fn counts(&self) -> (usize, usize) {
         let state = self.read();
         (state.chunks.len(), state.blobs.len())
+    }
+}
+
+/// What is to be done about findings. Dropped before it is done, it is given back.
+pub(crate) struct Tasks<'a> {
+    of: &'a Damaged,
+    /// Whether blobs have to be looked for that damaged chunks belong to.
+    pub(crate) unsettled: bool,
+    /// Whether some may be whole again.
+    pub(crate) healed: bool,
+}
+
+impl Tasks<'_> {
+    pub(crate) fn done(mut self) {
+        (self.unsettled, self.healed) = (false, false);
+    }
+}
+
+impl Drop for Tasks<'_> {
+    fn drop(&mut self) {
+        let mut state = self.of.write();
+        state.unsettled |= self.unsettled;
+        state.healed |= self.healed;
     }
 }
 
@@ -161,6 +178,42 @@ impl Store {
         !self.condemned.contains(at.pack) && !self.damaged.is_at(id, at)
     }
 
+    /// A chunk of the blob that is known to be damaged where its row leads, and where that is.
+    pub(crate) async fn damaged_chunk(
+        &self,
+        digest: &Digest,
+        row: &Value,
+    ) -> Result<Option<(ChunkId, ChunkRecord)>, StoreError> {
+        let BlobBody::Recipe { id, parts } = BlobRecord::decode(&key::blob(digest), row)?.body
+        else {
+            return Ok(None);
+        };
+        for n in 0..parts {
+            if self.damaged.counts().0 == 0 {
+                break;
+            }
+            let key = key::recipe(id, n);
+            let Some(row) = self.meta.get_one(&key).await? else {
+                continue;
+            };
+            let part = RecipePart::decode(&key, &row)?;
+            let ids: Vec<ChunkId> = {
+                let state = self.damaged.read();
+                let chunks = part.chunks();
+                chunks.filter(|id| state.chunks.contains_key(id)).collect()
+            };
+            let keys: Vec<_> = ids.iter().map(key::chunk).collect();
+            let rows = self.meta.get(&keys).await?;
+            for ((id, key), row) in ids.into_iter().zip(&keys).zip(rows) {
+                let at = row.map(|row| ChunkRecord::decode(key, &row)).transpose()?;
+                if let Some(at) = at.filter(|at| self.damaged.is_at(&id, at)) {
+                    return Ok(Some((id, at)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a part of the blob is known to be damaged.
     #[must_use]
     pub fn is_damaged(&self, digest: &Digest) -> bool {
@@ -171,11 +224,6 @@ impl Store {
     pub(crate) fn forget_damage(&self, digest: &Digest) {
         self.damaged.remove_blob(digest);
         self.damaged.note_healed();
-    }
-
-    /// Returns once everybody has left who looked a chunk up before.
-    pub(crate) async fn wait_for_lookups(&self) {
-        self.epochs.turn().await;
     }
 
     /// Notes that the record of a chunk there is damaged, unless the chunk's row leads elsewhere by now. True if that is news.
@@ -238,6 +286,23 @@ impl Store {
         self.damaged.insert_blob(*digest);
         tracing::error!(%digest, what, "a blob is damaged; pushing it again heals it");
         Ok(true)
+    }
+
+    /// Notes that a blob cannot be read in full, if one of its chunks is known to be damaged. Returns where that lies, and
+    /// whether it is news of the blob.
+    pub(crate) async fn mark_blob_if_damaged(
+        &self,
+        digest: &Digest,
+        row: Value,
+    ) -> Result<Option<(ChunkRecord, bool)>, StoreError> {
+        let Some((chunk, at)) = self.damaged_chunk(digest, &row).await? else {
+            return Ok(None);
+        };
+        let finding = self.finding(&key::Finding::Chunk(chunk)).await?;
+        let why = finding.map_or_else(String::new, |(_, found)| format!(": {}", found.what));
+        let what = format!("chunk {chunk}{why}");
+        let news = self.mark_blob(digest, row, Some(at), &what).await?;
+        Ok(Some((at, news)))
     }
 
     /// Notes that a pack cannot be listed.

@@ -1,8 +1,8 @@
 //! Following findings up: which blobs do damaged chunks belong to, and what is whole again?
 
-use std::{collections::HashMap, sync::atomic::Ordering::Relaxed};
+use std::{collections::HashSet, sync::atomic::Ordering::Relaxed};
 
-use dvcr_core::{chunk::ChunkId, oci::Digest};
+use dvcr_core::oci::Digest;
 
 use super::{LONG_ROWS, ROWS, Scrubber};
 use crate::{
@@ -22,67 +22,52 @@ impl Scrubber {
     /// Follows findings up: which blobs do damaged chunks belong to, and what is whole again?
     pub async fn settle(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.settling.lock().await;
-        let (unsettled, healed) = self.store.damaged().take_tasks();
+        let tasks = self.store.damaged().take_tasks();
         let now = self.clock.now_ms();
         let is_due = now >= self.rechecked_ms.load(Relaxed).saturating_add(RECHECK_MS);
-        if !unsettled && !healed && !is_due {
+        if !tasks.unsettled && !tasks.healed && !is_due {
             return Ok(());
         }
-        self.rechecked_ms.store(now, Relaxed);
-        let result = self.settle_now(unsettled).await;
-        if result.is_err() {
-            self.store.damaged().put_back();
-        }
-        result
-    }
-
-    async fn settle_now(&self, unsettled: bool) -> Result<(), StoreError> {
         self.clear_healed().await?;
-        if unsettled && self.store.damaged().counts().0 > 0 {
+        if tasks.unsettled && self.store.damaged().counts().0 > 0 {
             self.find_blobs().await?;
         }
-        self.count_findings().await
+        self.count_findings().await?;
+        self.rechecked_ms.store(now, Relaxed);
+        tasks.done();
+        Ok(())
     }
 
     /// Marks the blobs that damaged chunks belong to.
     async fn find_blobs(&self) -> Result<(), StoreError> {
-        // Whoever looked a chunk up before it was marked has committed what relies on it after this, and is found.
-        self.store.wait_for_lookups().await;
+        // A blob that is committed after this looked sees that its chunks are marked.
         let chunks = self.store.damaged().chunks();
-        let mut recipes: HashMap<u64, ChunkId> = HashMap::new();
+        let mut recipes: HashSet<u64> = HashSet::new();
         each(self.source(), key::recipes(), LONG_ROWS, |row, value| {
-            if !key::is_recipe_part(row) {
-                return Ok(());
-            }
-            let part = RecipePart::decode(row, value)?;
-            if let Some(id) = part.chunks().find(|id| chunks.contains_key(id))
-                && let Some(recipe) = key::recipe_of(row)
+            if key::is_recipe_part(row)
+                && RecipePart::decode(row, value)?
+                    .chunks()
+                    .any(|id| chunks.contains_key(&id))
             {
-                recipes.entry(recipe).or_insert(id);
+                recipes.extend(key::recipe_of(row));
             }
             Ok(())
         })
         .await?;
-        let mut blobs: Vec<(Digest, Value, ChunkId)> = Vec::new();
+        let mut blobs: Vec<(Digest, Value)> = Vec::new();
         each(self.source(), key::blobs(), ROWS, |row, value| {
             if let BlobBody::Recipe { id, .. } = BlobRecord::decode(row, value)?.body
-                && let Some(chunk) = recipes.get(&id)
+                && recipes.contains(&id)
                 && let Some(digest) = key::blob_of(row)
             {
-                blobs.push((digest, value.clone(), *chunk));
+                blobs.push((digest, value.clone()));
             }
             Ok(())
         })
         .await?;
-        for (digest, row, chunk) in blobs {
-            let (_, found) = match self.store.finding(&Finding::Chunk(chunk)).await? {
-                Some(found) => found,
-                // Healed since.
-                None => continue,
-            };
-            let what = format!("chunk {chunk}: {}", found.what);
-            let mark = self.store.mark_blob(&digest, row, found.at, &what);
-            if mark.await? {
+        for (digest, row) in blobs {
+            // Some may have been healed since.
+            if let Some((_, true)) = self.store.mark_blob_if_damaged(&digest, row).await? {
                 self.found(1);
             }
         }
@@ -115,7 +100,8 @@ impl Scrubber {
                 Finding::Blob(digest) => {
                     let about = self.meta.get_one(&key::blob(&digest)).await?;
                     if let Some(row) = &about
-                        && (found.at.is_none() || !self.is_whole(&digest, row).await?)
+                        && (found.at.is_none()
+                            || self.store.damaged_chunk(&digest, row).await?.is_some())
                     {
                         continue;
                     }
@@ -135,22 +121,6 @@ impl Scrubber {
             }
         }
         Ok(())
-    }
-
-    /// Whether no chunk of a blob is known to be damaged, or missing.
-    async fn is_whole(&self, digest: &Digest, row: &Value) -> Result<bool, StoreError> {
-        let BlobBody::Recipe { id, parts } = BlobRecord::decode(&key::blob(digest), row)?.body
-        else {
-            return Ok(true);
-        };
-        for n in 0..parts {
-            let located = self.located(id, n).await?;
-            let damaged = self.store.damaged();
-            if located.iter().any(|(id, at)| damaged.is_at(id, at)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     pub(super) async fn count_findings(&self) -> Result<(), StoreError> {

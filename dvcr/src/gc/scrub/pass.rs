@@ -69,8 +69,6 @@ impl Scrubber {
         })
         .await?;
         self.stats.full_pass_ms.store(now, Relaxed);
-        // Uploads that were going on when damage was found may have become blobs since.
-        self.store.damaged().put_back();
         self.settle().await?;
         tracing::info!("scrubbed all packs");
         Ok(())

@@ -20,7 +20,7 @@ use crate::{
         pack::{Codec, PackBuilder, PackHeader, RECORD_HEADER_LEN, Record, RecordId},
         read_contents,
     },
-    testing::{BEGIN_MS, HOUR_MS, WHO, World, disk, name},
+    testing::{BEGIN_MS, HOUR_MS, WHO, World, body, disk, name},
 };
 
 const MIB: u64 = 1 << 20;
@@ -162,6 +162,34 @@ async fn healing_one_blob_heals_those_that_share_its_chunks() {
     assert_eq!(world.findings().await, 0);
     assert!(world.reads(&one).await && world.reads(&other).await);
     world.head(&Digest::sha256(&one)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_upload_that_relies_on_a_chunk_found_damaged_since_fails_and_the_next_try_heals() {
+    let world = world().await;
+    let data = disk(1, 900_000);
+    world.push("a", &data).await;
+    let mut patched = data.to_vec();
+    patched[800_000..800_050].fill(9);
+    let other = Bytes::from(patched);
+    let (registry, repository, digest) = (&world.registry, name("a"), Digest::sha256(&other));
+    let started = registry.upload_start(&WHO, &repository, None).await;
+    let id = started.unwrap().id;
+    let begin = body(&other.slice(..600_000));
+    let sent = registry.upload_append(&WHO, &repository, &id, None, begin);
+    sent.await.unwrap();
+    world.damage_a_chunk().await;
+    world.scrub().await;
+    let rest = body(&other.slice(600_000..));
+    let finished = registry.upload_finish(&WHO, &repository, &id, None, digest, rest);
+    let error = finished.await.unwrap_err();
+    assert!(
+        matches!(error, RegistryError::Store(StoreError::Corrupt { .. })),
+        "{error}"
+    );
+    assert!(world.head(&digest).await.is_err());
+    world.push_blob("a", &other).await;
+    assert!(world.reads(&other).await && world.reads(&data).await);
 }
 
 #[tokio::test]

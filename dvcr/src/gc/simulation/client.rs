@@ -18,23 +18,45 @@ use crate::{
 pub(super) const STEPS: usize = 10;
 
 /// Longest pause in the middle of a request, milliseconds: several collections may begin and end in it.
-const PAUSE_MS_MAX: u64 = 3000;
+const PAUSE_MS_MAX: u64 = 10_000;
 
-/// Disks that share much, in pairs.
+/// Disks of which each eight share all but a chunk.
 pub(super) static DISKS: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
-    let pair = |seed: u64| {
+    let family = |seed: u64| {
         let base = disk(seed * 100 + 1, 150_000);
-        let mut patched = base.to_vec();
-        patched[60_000..60_050].fill(9);
-        [base, Bytes::from(patched)]
+        (0..8).map(move |n| {
+            let mut patched = base.to_vec();
+            patched[n * 18_000..][..50].fill(9);
+            Bytes::from(patched)
+        })
     };
-    (0..3).flat_map(pair).collect()
+    (0..3).flat_map(family).collect()
 });
+
+/// What the clients of one seed are like. Seeds that do less do that more often.
+#[derive(Clone, Copy)]
+struct Habits {
+    /// So many of [`DISKS`] are pushed.
+    disks: u64,
+    /// One request in so many pauses.
+    pauses: u64,
+}
+
+impl Habits {
+    fn of(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        Self {
+            disks: 1 + dice.below(DISKS.len() as u64),
+            pauses: 1 + dice.below(4),
+        }
+    }
+}
 
 /// One client's repository, and what it holds for all the client knows.
 pub(super) struct Client {
     pub(super) repository: String,
     pub(super) dice: Dice,
+    habits: Habits,
     pub(super) manifests: BTreeMap<Digest, Bytes>,
     /// Whether what is stored may be damaged: then reads may fail.
     pub(super) knows_damage: bool,
@@ -47,6 +69,7 @@ impl Client {
         Self {
             repository: format!("r{number}"),
             dice: Dice::new(seed * 1000 + number as u64),
+            habits: Habits::of(seed),
             manifests: BTreeMap::new(),
             knows_damage: false,
             unsure: BTreeMap::new(),
@@ -74,10 +97,14 @@ impl Client {
         Some((*digest, manifest.clone()))
     }
 
+    pub(super) fn disk(&mut self) -> &'static Bytes {
+        &DISKS[self.dice.below(self.habits.disks) as usize]
+    }
+
     async fn push(&mut self, server: &Server) -> Result<(), RegistryError> {
         let mut layers = Vec::new();
         for _ in 0..=self.dice.below(2) {
-            let data = &DISKS[self.dice.below(DISKS.len() as u64) as usize];
+            let data = self.disk();
             layers.push(self.push_blob(server, data).await?);
         }
         self.push_blob(server, &Bytes::from_static(b"{}")).await?;
@@ -109,18 +136,25 @@ impl Client {
             .upload_append(&WHO, &repository, &id, None, begin)
             .await?;
         let rest = self.sent(data.slice(first..));
-        registry
+        let finished = registry
             .upload_finish(&WHO, &repository, &id, None, digest, rest)
-            .await?;
-        Ok(digest)
+            .await;
+        match finished {
+            // As the error says.
+            Err(RegistryError::Store(StoreError::Corrupt { .. })) if self.knows_damage => {
+                Box::pin(self.push_blob(server, data)).await
+            }
+            finished => finished.map(|()| digest),
+        }
     }
 
     /// The bytes of a request, as this client sends them: sometimes it pauses on the way.
     fn sent(&mut self, mut data: Bytes) -> Body {
-        if data.is_empty() || !self.dice.one_in(3) {
+        if data.is_empty() || !self.dice.one_in(self.habits.pauses) {
             return body(&data);
         }
-        let rest = data.split_off(self.dice.below(data.len() as u64) as usize);
+        let half = data.len() as u64 / 2;
+        let rest = data.split_off((half + self.dice.below(half + 1)) as usize);
         let pause = Duration::from_millis(self.dice.below(PAUSE_MS_MAX));
         let rest = stream::once(tokio::time::sleep(pause)).flat_map(move |()| body(&rest));
         body(&data).chain(rest).boxed()
@@ -185,7 +219,7 @@ impl Client {
         let repository = name(&self.repository);
         let registry = &server.registry;
         let id = registry.upload_start(&WHO, &repository, None).await?.id;
-        let data = &DISKS[self.dice.below(DISKS.len() as u64) as usize];
+        let data = self.disk();
         let begin = self.sent(data.slice(..100_000));
         registry
             .upload_append(&WHO, &repository, &id, None, begin)
@@ -221,6 +255,34 @@ impl Client {
                     .unwrap();
             }
             self.put(server, manifest, None).await.unwrap();
+        }
+    }
+
+    /// Of a blob that does not read back nobody hears that it is there: it would never be pushed again.
+    pub(super) async fn check_heads(&self, server: &Server) {
+        let (registry, repository) = (&server.registry, name(&self.repository));
+        let manifests = self.manifests.values();
+        let blobs = manifests.flat_map(|m| {
+            Manifest::parse(None, m)
+                .unwrap()
+                .blobs()
+                .cloned()
+                .collect::<Vec<_>>()
+        });
+        for digest in blobs.map(|blob| blob.digest) {
+            match read(registry, &self.repository, &digest).await {
+                Ok(_) => {}
+                Err(RegistryError::Store(StoreError::Corrupt { .. })) => {
+                    // What was not known yet is known now.
+                    registry.scrubber().settle().await.unwrap();
+                    let head = registry.blob_head(&WHO, &repository, &digest).await;
+                    assert!(
+                        matches!(head, Err(RegistryError::BlobUnknown(_))),
+                        "{digest} does not read back, and HEAD says {head:?}"
+                    );
+                }
+                Err(error) => panic!("{digest} does not read back: {error:?}"),
+            }
         }
     }
 

@@ -31,6 +31,9 @@ pub(super) async fn simulate(seed: u64) {
         };
         let everybody = everybody(&server, &mut clients, None, &mut dice);
         side_by_side(vec![everybody.boxed_local(), scrub.boxed_local()]).await;
+        for client in &clients {
+            client.check_heads(&server).await;
+        }
         // The server is killed.
         let packs = machine.packs.reopen(dice.next_u64());
         packs.power().restore();

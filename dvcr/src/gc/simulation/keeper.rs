@@ -10,7 +10,7 @@ use dvcr_core::oci::{Digest, Manifest, Reference};
 
 use super::{
     CLIENTS,
-    client::{Client, DISKS, STEPS},
+    client::{Client, STEPS},
     machine::Server,
 };
 use crate::{
@@ -82,7 +82,7 @@ impl Keeper {
     }
 
     async fn image(&mut self, server: &Server) -> Result<Bytes, RegistryError> {
-        let data = &DISKS[self.below(DISKS.len() as u64) as usize];
+        let data = self.client.disk();
         let layer = self.client.push_blob(server, data).await?;
         let config = Bytes::from_static(b"{}");
         self.client.push_blob(server, &config).await?;
@@ -98,7 +98,7 @@ impl Keeper {
     async fn push_index(&mut self, server: &Server) -> Result<(), RegistryError> {
         let mut children = Vec::new();
         for _ in 0..2 {
-            let data = &DISKS[self.below(DISKS.len() as u64) as usize];
+            let data = self.client.disk();
             let manifest = image(&[Digest::sha256(data)]);
             let reference = Reference::Digest(Digest::sha256(&manifest));
             let repository = name(REPOSITORY);
