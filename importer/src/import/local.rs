@@ -11,7 +11,7 @@ use crate::{
     format::{DiskImage, Format},
     input::Input,
     layout::{Content, LayoutError},
-    push::SourceFacts,
+    push::{LayerPlan, SourceFacts},
     source::{FileSource, ReadAt, Reader},
 };
 
@@ -81,14 +81,13 @@ impl Import<'_> {
             }
         };
         self.progress.begin(Phase::Send, Some(len));
-        let (layer, sent) = self.destination.stream(
-            self.runtime,
-            self.stop(),
-            &content,
-            self.options.compression,
-            self.options.threads,
+        let plan = LayerPlan {
+            content: &content,
+            compression: self.options.compression,
+            threads: self.options.threads,
             dir,
-        )?;
+        };
+        let (layer, sent) = self.destination.stream(self.runtime, self.stop(), plan)?;
         self.finish(layer, sent, facts)
     }
 }

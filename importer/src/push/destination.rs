@@ -64,6 +64,34 @@ pub struct Sent {
     pub sent: u64,
 }
 
+/// A layer that is made of a disk that is at hand.
+#[derive(Copy, Clone)]
+pub struct LayerPlan<'a> {
+    /// What is in it.
+    pub content: &'a Content<'a>,
+    /// How it is stored.
+    pub compression: Compression,
+    /// Threads that compress.
+    pub threads: usize,
+    /// Where notes and the index of a large disk are.
+    pub dir: &'a Path,
+}
+
+impl LayerPlan<'_> {
+    fn write(&self, out: &mut dyn Write) -> Result<LayerFacts, PushError> {
+        Ok(match self.compression {
+            Compression::Zstd => {
+                let layer = write_layer_in(self.content, self.threads, self.dir, out)?;
+                LayerFacts::zstd(&layer)
+            }
+            Compression::None => {
+                let (digest, len) = write_plain(self.content, out)?;
+                LayerFacts::plain(digest, len)
+            }
+        })
+    }
+}
+
 /// Told how many bytes of a layer the registry has.
 pub type Report = Arc<dyn Fn(u64) + Send + Sync>;
 
@@ -88,20 +116,17 @@ impl Destination {
         runtime.block_on(Session::in_dir(dir).cancel(&self.repository));
     }
 
-    /// Reads a disk that can be read twice and sends its layer while it is made. `dir` remembers the upload: another process with
-    /// the same disk goes on with it. What the registry has is made again then, and compared with what was noted of it; if it
+    /// Reads a disk that can be read twice and sends its layer while it is made. The plan's directory remembers the upload: another
+    /// process with the same disk goes on with it. What the registry has is made again then, and compared with what was noted of it; if it
     /// was another disk, the upload begins anew.
     pub fn stream(
         &self,
         runtime: &Handle,
         stop: &CancellationToken,
-        content: &Content<'_>,
-        compression: Compression,
-        threads: usize,
-        dir: &Path,
+        plan: LayerPlan<'_>,
     ) -> Result<(LayerFacts, u64), PushError> {
-        let session = Session::in_dir(dir);
-        if let Some(layer) = self.whole(runtime, stop, content, compression, threads, session)? {
+        let session = Session::in_dir(plan.dir);
+        if let Some(layer) = self.whole(runtime, stop, plan, session)? {
             return Ok((layer, 0));
         }
         let mut upload = stoppable(runtime, stop, session.open(&self.repository))?;
@@ -110,7 +135,7 @@ impl Destination {
             // Without notes there is nothing that the registry's bytes could be compared with.
             let blocks = Blocks::open(&session.blocks()).ok();
             let mut out = UploadWriter::new(runtime, stop, upload, blocks);
-            let written = self.write(content, compression, threads, dir, &mut out);
+            let written = plan.write(&mut out);
             let sent = out.finish();
             // A registry that fails makes writing fail: its error says why.
             upload = match (sent, written.as_ref()) {
@@ -138,9 +163,7 @@ impl Destination {
         &self,
         runtime: &Handle,
         stop: &CancellationToken,
-        content: &Content<'_>,
-        compression: Compression,
-        threads: usize,
+        plan: LayerPlan<'_>,
         session: Session<'_>,
     ) -> Result<Option<LayerFacts>, PushError> {
         let Some(noted) = session.whole() else {
@@ -150,13 +173,7 @@ impl Destination {
         if known.is_none() {
             return Ok(None);
         }
-        let layer = self.write(
-            content,
-            compression,
-            threads,
-            session.dir(),
-            &mut io::sink(),
-        )?;
+        let layer = plan.write(&mut io::sink())?;
         Ok((layer.digest == noted).then_some(layer))
     }
 
@@ -175,38 +192,6 @@ impl Destination {
         Ok(result?)
     }
 
-    fn write(
-        &self,
-        content: &Content<'_>,
-        compression: Compression,
-        threads: usize,
-        dir: &Path,
-        out: &mut dyn Write,
-    ) -> Result<LayerFacts, PushError> {
-        Ok(match compression {
-            Compression::Zstd => {
-                let layer = write_layer_in(content, threads, dir, out)?;
-                LayerFacts {
-                    compression,
-                    digest: layer.digest,
-                    len: layer.len,
-                    diff_id: layer.diff_id,
-                    annotations: layer.annotations(),
-                }
-            }
-            Compression::None => {
-                let (digest, len) = write_plain(content, out)?;
-                LayerFacts {
-                    compression,
-                    digest,
-                    len,
-                    diff_id: digest,
-                    annotations: [].into(),
-                }
-            }
-        })
-    }
-
     /// Sends a layer that is on disk, unless the registry has it.
     pub fn send(
         &self,
@@ -218,20 +203,8 @@ impl Destination {
         report: Report,
     ) -> Result<(LayerFacts, u64), PushError> {
         let facts = match compression {
-            Compression::Zstd => LayerFacts {
-                compression,
-                digest: layer.layer.digest,
-                len: layer.layer.len,
-                diff_id: layer.layer.diff_id,
-                annotations: layer.layer.annotations(),
-            },
-            Compression::None => LayerFacts {
-                compression,
-                digest: layer.layer.diff_id,
-                len: layer.plain_len,
-                diff_id: layer.layer.diff_id,
-                annotations: [].into(),
-            },
+            Compression::Zstd => LayerFacts::zstd(&layer.layer),
+            Compression::None => LayerFacts::plain(layer.layer.diff_id, layer.plain_len),
         };
         let source = |end| OnDisk {
             layer: layer.clone(),

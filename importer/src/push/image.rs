@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use dvcr_core::oci::Digest;
 use serde_json::{Value, json};
 
+use crate::layout::Layer;
+
 /// Label of the configuration: bytes of the source as it was received.
 pub const LABEL_SOURCE_SIZE: &str = "source-image-size";
 
@@ -70,6 +72,30 @@ pub struct LayerFacts {
     pub diff_id: Digest,
     /// What its descriptor says.
     pub annotations: BTreeMap<String, String>,
+}
+
+impl LayerFacts {
+    /// Of a layer in zstd frames.
+    pub fn zstd(layer: &Layer) -> Self {
+        Self {
+            compression: Compression::Zstd,
+            digest: layer.digest,
+            len: layer.len,
+            diff_id: layer.diff_id,
+            annotations: layer.annotations(),
+        }
+    }
+
+    /// Of a layer that is an archive as it is.
+    pub fn plain(digest: Digest, len: u64) -> Self {
+        Self {
+            compression: Compression::None,
+            digest,
+            len,
+            diff_id: digest,
+            annotations: BTreeMap::new(),
+        }
+    }
 }
 
 /// The configuration of the image. Says nothing of when and where it was made: equal sources have equal ones.

@@ -11,7 +11,7 @@ mod session;
 mod writer;
 
 pub use assembled::Assembled;
-pub use destination::{Destination, PushError, Report, Sent};
+pub use destination::{Destination, LayerPlan, PushError, Report, Sent};
 pub use frames::{FrameSpool, Record, SpoolError};
 pub use image::{
     CONFIG_MEDIA_TYPE, Compression, LABEL_FORMAT, LABEL_SOURCE_SIZE, LABEL_VIRTUAL_SIZE,

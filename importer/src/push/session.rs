@@ -31,10 +31,6 @@ impl<'a> Session<'a> {
         Self { dir }
     }
 
-    pub(super) fn dir(self) -> &'a Path {
-        self.dir
-    }
-
     /// The upload that was begun, if the registry still knows it, or a new one.
     pub(super) async fn open(self, repository: &Repository) -> Result<Upload, Error> {
         match self.noted(repository).await? {
