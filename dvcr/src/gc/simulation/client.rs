@@ -23,7 +23,8 @@ const PAUSE_MS_MAX: u64 = 10_000;
 /// Disks of which each eight share all but a chunk.
 pub(super) static DISKS: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
     let family = |seed: u64| {
-        let base = disk(seed * 100 + 1, 150_000);
+        // Half of it does not compress.
+        let base = disk(seed * 100 + 3, 150_000);
         (0..8).map(move |n| {
             let mut patched = base.to_vec();
             patched[n * 18_000..][..50].fill(9);
