@@ -15,6 +15,9 @@ use crate::{
 /// Less than what goes by at the end of a simulation: a hold that a power failure left behind is over then.
 const HOLD_MS: u64 = 9 * 24 * 60 * MINUTE_MS;
 
+/// How often others go on while one pack is copied.
+const TURNS: usize = 20;
+
 /// Whatever the checkpoint names comes back from the copy.
 pub(super) async fn back_up(server: &Server) -> Result<(), StoreError> {
     let (gc, machine) = (server.registry.gc(), &server.machine);
@@ -23,7 +26,10 @@ pub(super) async fn back_up(server: &Server) -> Result<(), StoreError> {
     let checkpoint = checkpoint_of(&*machine.meta, machine.clock.now_ms()).await;
     let (copy, mut sealed) = (Arc::new(MemoryBackend::default()), HashSet::new());
     for pack in machine.packs.list().map_err(failed)? {
-        simulation::turn().await;
+        // A copy takes long: collections begin and end meanwhile.
+        for _ in 0..TURNS {
+            simulation::turn().await;
+        }
         if machine.packs.is_sealed(pack) {
             sealed.insert(pack);
         }
