@@ -65,7 +65,9 @@ pub enum InputError {
     #[error("write the image to a temporary file")]
     Spool(#[source] io::Error),
     /// The temporary file would become larger than it may.
-    #[error("the image unpacks to more than {0} bytes of data, the limit of the temporary file")]
+    #[error(
+        "the image unpacks to more than {0} bytes of data, the limit of the temporary file: raise it with --work-max, or unpack the image first"
+    )]
     SpoolFull(u64),
 }
 

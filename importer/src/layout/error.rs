@@ -19,7 +19,7 @@ pub enum LayoutError {
     #[error("the disk is too large for one layer")]
     TooLarge,
     /// The second pass saw other data than the first.
-    #[error("the disk was changed while it was read")]
+    #[error("the disk was changed while it was read; stop what writes to it, or import a snapshot")]
     Changed,
     /// The layer is not of this layout; it may be a fine one of another.
     #[error("the layer was not written by an importer of this layout")]

@@ -46,8 +46,11 @@ pub enum ExtractError {
     /// The archive is broken or its source failed.
     #[error(transparent)]
     Archive(#[from] WrappingError),
+    /// The source is something else. Final.
+    #[error("the source is no tar archive; a disk image is written to a volume without --archive")]
+    NoArchive,
     /// The archive has something that is not unpacked on purpose. Final.
-    #[error("the archive has {name:?}: {reason}")]
+    #[error("the archive has {name:?}: {reason}; make it without that entry")]
     Refused {
         /// Name of the entry.
         name: String,
@@ -79,10 +82,7 @@ pub fn extract(
     let stream = Unwrapped::decoded(stream, bytes_max)?;
     let head = stream.head();
     if Wrapping::detect(head) != Some(Wrapping::Tar) && head.iter().any(|byte| *byte != 0) {
-        return Err(ExtractError::Refused {
-            name: String::new(),
-            reason: "it is no tar archive",
-        });
+        return Err(ExtractError::NoArchive);
     }
     let shown = directory.display().to_string();
     let root = File::options()

@@ -31,7 +31,7 @@ pub enum PopulateError {
     #[error("keep the state file")]
     State(#[source] io::Error),
     /// A stream does not fit. What came before its end has been written.
-    #[error("the disk does not fit: the target holds {0} bytes, and more came")]
+    #[error("the disk does not fit: the target holds {0} bytes, and more came; use a larger one")]
     TooSmall(u64),
     /// Somebody asked to stop.
     #[error("stopped")]
