@@ -1,6 +1,9 @@
 //! Running a simulation with many seeds.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use crate::simulation;
 
@@ -15,24 +18,25 @@ pub(super) fn try_seeds<F: Future<Output = ()>>(
     });
     let seeds: Vec<u64> = named.unwrap_or(seeds).collect();
     let next = AtomicU64::new(0);
+    let failed = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(next.fetch_add(1, Relaxed) as usize) {
-                    let failed =
-                        std::panic::catch_unwind(|| simulation::run(*seed, simulate(*seed)));
-                    if let Err(panic) = failed {
+                    let run = || simulation::run(*seed, simulate(*seed));
+                    if std::panic::catch_unwind(run).is_err() {
                         // Seeds that have begun end, so that the least of those that fail is told.
                         next.store(seeds.len() as u64, Relaxed);
-                        eprintln!(
-                            "seed {seed} fails; try it again with DVCR_SIMULATION_SEEDS={seed}..{}",
-                            seed + 1
-                        );
-                        std::panic::resume_unwind(panic);
+                        failed.lock().unwrap().push(*seed);
                     }
                 }
             });
         }
     });
+    let least = failed.into_inner().unwrap().into_iter().min();
+    if let Some(seed) = least {
+        let next = seed + 1;
+        panic!("seed {seed} fails; try it again with DVCR_SIMULATION_SEEDS={seed}..{next}");
+    }
 }
