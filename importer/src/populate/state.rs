@@ -13,7 +13,6 @@
 //! read back and in place is synced with everything else before a populate is done.
 
 use std::{
-    fmt::Write as _,
     fs::{self, File},
     io::{self, BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
@@ -126,14 +125,9 @@ impl State {
         (known.offset == offset && u64::from(known.len) == len).then_some(hash)
     }
 
-    /// Notes windows that were written to the target.
-    pub(super) fn append(&self, written: &[Written]) -> io::Result<()> {
-        let mut lines = String::new();
-        for Written { offset, len, hash } in written {
-            // Writing to a string cannot fail.
-            let _ = writeln!(lines, "{offset} {len} {hash:032x}");
-        }
-        (&self.file).write_all(lines.as_bytes())
+    /// Notes a window that was written to the target. Lines of several threads do not mix: each is one write at the file's end.
+    pub(super) fn append(&self, Written { offset, len, hash }: Written) -> io::Result<()> {
+        (&self.file).write_all(format!("{offset} {len} {hash:032x}\n").as_bytes())
     }
 
     /// There is nothing to go on with: the disk is whole, or was never begun.
@@ -198,8 +192,8 @@ mod tests {
         let state = open("a");
         assert!(!state.is_resumed());
         let (one, two) = (Written::new(0, b"one"), Written::new(4 << 20, b"second"));
-        state.append(&[one]).unwrap();
-        state.append(&[two]).unwrap();
+        state.append(one).unwrap();
+        state.append(two).unwrap();
         assert!(State::open(&path, &header("a")).is_err(), "somebody has it");
         drop(state);
 
@@ -222,7 +216,7 @@ mod tests {
         let notes = [(8, b"one"), (0, b"two"), (8, b"new")];
         let state = State::open(&path, &header("a")).unwrap();
         for (offset, bytes) in notes {
-            state.append(&[Written::new(offset, bytes)]).unwrap();
+            state.append(Written::new(offset, bytes)).unwrap();
         }
         drop(state);
         let state = State::open(&path, &header("a")).unwrap();
@@ -238,7 +232,8 @@ mod tests {
         let path = dir.path().join("state");
         let (one, two) = (Written::new(0, b"one"), Written::new(3, b"two"));
         let state = State::open(&path, &header("a")).unwrap();
-        state.append(&[one, two]).unwrap();
+        state.append(one).unwrap();
+        state.append(two).unwrap();
         drop(state);
         let whole = fs::read(&path).unwrap();
         for len in 0..whole.len() {
@@ -246,7 +241,7 @@ mod tests {
             let state = State::open(&path, &header("a")).unwrap();
             assert!(state.window(0, 3).is_none_or(|hash| hash == one.hash));
             assert!(state.window(3, 3).is_none_or(|hash| hash == two.hash));
-            state.append(&[two]).unwrap();
+            state.append(two).unwrap();
             drop(state);
             let state = State::open(&path, &header("a")).unwrap();
             assert_eq!(state.window(3, 3), Some(two.hash), "cut at {len}");

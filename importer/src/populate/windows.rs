@@ -6,7 +6,7 @@ use crate::format::{DiskImage, Extent, ExtentKind, Extents, FormatError};
 
 /// Length of a window, on a grid of the same: some fifteen frames of our layout, so that little is decoded twice at its ends, and little
 /// is lost of those that a kill finds half done.
-pub const WINDOW_BYTES: u64 = 1 << 20;
+pub const WINDOW_BYTES: u64 = 512 << 10;
 
 /// Something to do for one thread.
 #[derive(PartialEq, Eq, Debug)]
