@@ -51,7 +51,7 @@ measure tag-exact s 'retention or a deletion removes a tag though it was pushed 
     's/(let key = key::tag\(repository, tag\.as_str\(\)\);\n    )(txn\.checks\.push\(Check::Exact\(key\.clone\(\), value\)\);)/$1if !MUTANT { $2 }/'
 measure unneeded-edge s 'an unneeded manifest goes though an index lists it' registry/removal.rs \
     's/(key::edges\(digest, repository\),\n        \] \{)/$1\nif MUTANT && range == key::edges(digest, repository) { continue; }/'
-measure unneeded-tag st 'an unneeded manifest goes though it has a tag' registry/removal.rs \
+measure unneeded-tag t 'an unneeded manifest goes though it has a tag' registry/removal.rs \
     's/(key::edges\(digest, repository\),\n        \] \{)/$1\nif MUTANT && range == key::tags_of(repository, digest) { continue; }/'
 measure untagged-exact s 'it goes though its row `untagged` has changed' registry/removal.rs \
     's/checks: (vec!\[Check::Exact\(row_key\.clone\(\), row\)\])/checks: if MUTANT { vec![] } else { $1 }/'

@@ -337,7 +337,7 @@ impl Answer {
     fn to_store(error: &StoreError) -> Self {
         match error {
             StoreError::Full => Self::full(),
-            StoreError::Io { .. } => Self::unavailable(),
+            StoreError::Io { .. } | StoreError::Gone => Self::unavailable(),
             StoreError::Corrupt { .. } | StoreError::Missing(_) => Self::corrupt(),
             StoreError::Meta(error) => Self::to_meta(error),
         }

@@ -32,6 +32,9 @@ pub enum StoreError {
     /// A recipe names a chunk that no pack holds.
     #[error("chunk {0} is missing")]
     Missing(dvcr_core::chunk::ChunkId),
+    /// The recipe of a blob went while it was read.
+    #[error("the blob was deleted, or stored anew, while it was read; ask for it again")]
+    Gone,
     /// The metadata failed.
     #[error(transparent)]
     Meta(#[from] MetaError),

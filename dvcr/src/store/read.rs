@@ -165,7 +165,7 @@ impl Reading {
         }
         let key = key::recipe(self.recipe, number);
         let row = self.store.meta.get_one(&key).await?;
-        let row = row.ok_or_else(|| StoreError::state("every part of a committed recipe"))?;
+        let row = row.ok_or(StoreError::Gone)?;
         let part = Arc::new(RecipePart::decode(&key, &row)?);
         self.store
             .part_cache

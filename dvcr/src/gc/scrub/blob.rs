@@ -62,7 +62,7 @@ impl Scrubber {
                     .await
                 {
                     Ok(found) => Some(found),
-                    Err(StoreError::Corrupt { .. } | StoreError::Missing(_)) => {
+                    Err(StoreError::Corrupt { .. } | StoreError::Missing(_) | StoreError::Gone) => {
                         self.scrub_chunks(id, parts).await?;
                         self.settle().await?;
                         None
