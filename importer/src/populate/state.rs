@@ -46,7 +46,7 @@ impl Header {
     }
 }
 
-/// Windows by offset, 32 bytes each: 64 MiB for a disk of 2 TiB.
+/// Windows by offset, 32 bytes each: 128 MiB for a disk of 2 TiB without holes.
 type Windows = Vec<Known>;
 
 /// A window that was noted.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::format::{DiskImage, Extent, ExtentKind, Extents, FormatError};
 
-/// Length of a window, on a grid of the same: some fifteen frames of our layout, so that little is decoded twice at its ends, and little
+/// Length of a window, on a grid of the same: some eight frames of our layout, so that little is decoded twice at its ends, and little
 /// is lost of those that a kill finds half done.
 pub const WINDOW_BYTES: u64 = 512 << 10;
 
