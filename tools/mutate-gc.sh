@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Seeds tried of either simulation.
-seeds=${DVCR_MUTATION_SEEDS:-2000}
+seeds=${DVCR_MUTATION_SEEDS:-3300}
 damage_seeds=300
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}

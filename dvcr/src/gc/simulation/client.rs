@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use dvcr_core::oci::{Digest, Manifest, Reference};
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 
 use super::machine::Server;
 use crate::{
@@ -44,14 +44,18 @@ struct Habits {
     disks: u64,
     /// One request in so many pauses.
     pauses: u64,
+    /// All begin with this one, at once.
+    first: u64,
 }
 
 impl Habits {
     fn of(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
+        let disks = 1 + dice.below(DISKS.len() as u64);
         Self {
-            disks: 1 + dice.below(DISKS.len() as u64),
+            disks,
             pauses: 1 + dice.below(4),
+            first: dice.below(disks),
         }
     }
 }
@@ -81,6 +85,7 @@ impl Client {
     }
 
     pub(super) async fn work(&mut self, server: &Server) -> Result<(), RegistryError> {
+        self.push_first(server).await?;
         for _ in 0..STEPS {
             let _at_work = server.at_work.read().await;
             match self.dice.below(10) {
@@ -99,6 +104,14 @@ impl Client {
         let at = self.dice.below(count.max(1)) as usize;
         let (digest, manifest) = self.manifests.iter().nth(at)?;
         Some((*digest, manifest.clone()))
+    }
+
+    /// What everybody pushes at the same time.
+    async fn push_first(&mut self, server: &Server) -> Result<(), RegistryError> {
+        let _at_work = server.at_work.read().await;
+        self.push_blob(server, &DISKS[self.habits.first as usize])
+            .await
+            .map(drop)
     }
 
     pub(super) fn disk(&mut self) -> &'static Bytes {
@@ -169,16 +182,21 @@ impl Client {
         Ok(digest)
     }
 
-    /// The bytes of a request, as this client sends them: sometimes it pauses on the way.
+    /// The bytes of a request, as this client sends them: sometimes it pauses before them, or when it has sent most.
     fn sent(&mut self, mut data: Bytes) -> Body {
-        if data.is_empty() || !self.dice.one_in(self.habits.pauses) {
-            return body(&data);
-        }
         let half = data.len() as u64 / 2;
-        let rest = data.split_off((half + self.dice.below(half + 1)) as usize);
-        let pause = Duration::from_millis(self.dice.below(PAUSE_MS_MAX));
-        let rest = stream::once(tokio::time::sleep(pause)).flat_map(move |()| body(&rest));
-        body(&data).chain(rest).boxed()
+        let begin = data.split_to((half + self.dice.below(half + 1)) as usize);
+        stream::iter([begin, data].map(|part| (self.pause(), part)))
+            .then(|(pause, part)| tokio::time::sleep(pause).map(move |()| part))
+            .flat_map(|part| body(&part))
+            .boxed()
+    }
+
+    fn pause(&mut self) -> Duration {
+        match self.dice.one_in(self.habits.pauses) {
+            true => Duration::from_millis(self.dice.below(PAUSE_MS_MAX)),
+            false => Duration::ZERO,
+        }
     }
 
     async fn put(
