@@ -209,7 +209,7 @@ impl PackBackend for CrashBackend {
     fn use_reserve(&self, pack: PackId) {
         if let Some(found) = self.state().packs.get_mut(&pack) {
             let wants_footer = !found.seen.bytes.is_empty();
-            found.is_full = wants_footer && self.is_short.load(Relaxed) && pack.0 % 2 == 0;
+            found.is_full = wants_footer && self.is_short.load(Relaxed) && pack.0.is_multiple_of(2);
         }
     }
 
