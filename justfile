@@ -25,7 +25,7 @@ clients:
     tools/install.sh clients
     cargo test --locked -p dvcr --test clients
 
-# Imports and populates of a disk that is killed twenty times on the way, with what was moved twice. Needs root, 6 GB, an hour or less
+# Imports and populates of a disk that is killed twenty times on the way, with what was moved twice. Needs root, 6 GB, some ten minutes
 kills size='2G':
     cargo build --locked -p dvcr && DVCR_KILL_BYTES={{size}} cargo test --locked -p dvcr-importer --test volumes kill:: -- --nocapture --test-threads=1
 

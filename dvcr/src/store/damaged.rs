@@ -189,9 +189,6 @@ impl Store {
             return Ok(None);
         };
         for n in 0..parts {
-            if self.damaged.counts().0 == 0 {
-                break;
-            }
             let key = key::recipe(id, n);
             let Some(row) = self.meta.get_one(&key).await? else {
                 continue;

@@ -124,7 +124,7 @@ impl Scrubber {
     }
 
     /// The chunks of a part of a recipe, and where they lie. Those without a row are left out.
-    pub(super) async fn located(
+    async fn located(
         &self,
         recipe: u64,
         part: u32,

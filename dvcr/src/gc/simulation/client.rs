@@ -133,16 +133,14 @@ impl Client {
         server: &Server,
         data: &Bytes,
     ) -> Result<Digest, RegistryError> {
-        let mut tries = 0..TRIES;
-        loop {
-            tries.next();
+        for _ in 1..TRIES {
             match self.push_blob_once(server, data).await {
                 // As the error says.
-                Err(RegistryError::Store(StoreError::Corrupt { .. }))
-                    if self.knows_damage && !tries.is_empty() => {}
+                Err(RegistryError::Store(StoreError::Corrupt { .. })) if self.knows_damage => {}
                 pushed => return pushed,
             }
         }
+        self.push_blob_once(server, data).await
     }
 
     async fn push_blob_once(
