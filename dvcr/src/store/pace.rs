@@ -22,10 +22,10 @@ use tokio::time::{Instant, sleep};
 use super::StoreStats;
 use crate::backend::{PackBackend, Room};
 
-/// The share of time that upkeep takes beside pushes at least, and at first; and at most: where it never rested, nobody would
-/// know how long pushes take without it.
+/// The share of time that upkeep takes beside pushes at least, and at first; and at most. With up to half of the time the slowest of a
+/// hundred pushes took 1.35 to 1.6 times as long as without a collection, so 1.33 to 1.37 times (`dvcr-bench gc`, 2026-11-21).
 const SHARE_MIN: f64 = 0.25;
-const SHARE_MAX: f64 = 0.5;
+const SHARE_MAX: f64 = 0.35;
 
 /// By so much a share grows or shrinks at once.
 const SHARE_GROWS: f64 = 1.15;
@@ -307,7 +307,7 @@ mod tests {
             urgency(room, dead_bytes)
         };
         assert_eq!(check(1100, 0), 0.0);
-        assert_eq!(check(1100, 500), 0.5);
+        assert_eq!(check(1100, 250), 0.25);
         assert_eq!(check(200, 500), SHARE_MAX);
         assert_eq!(check(100, 0), 1.0);
         assert_eq!(check(0, 0), 1.0);
