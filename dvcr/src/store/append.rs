@@ -12,7 +12,7 @@ use super::{
     ingest::{CheckpointRow, Mark},
     ingest_state::IngestState,
     joined::joined,
-    lane::{Appended, LaneTicket, Placed},
+    lane::{Appended, LaneTicket, Outcome, Placed},
     pack::{Codec, Record, RecordId},
     recipe::{Piece, RecipeBuilder, RecipePart},
     segment::Segment,
@@ -185,7 +185,7 @@ impl AppendTask {
             let as_of = (look_up < LOOK_UPS_MAX).then_some(generation);
             let ids: Vec<_> = records.iter().filter_map(chunk_id).collect();
             match self.ticket.append_as_of(records, as_of).await? {
-                Ok(appended) => {
+                Outcome::Appended(appended) => {
                     for (id, appended) in ids.into_iter().zip(appended) {
                         if let Appended::Chunk(p) = appended {
                             self.stored_len += u64::from(p.location.stored_len);
@@ -194,9 +194,12 @@ impl AppendTask {
                     }
                     break;
                 }
-                Err(again) => {
+                Outcome::Outdated(again) => {
                     generation = self.store.lanes.pending.generation();
                     records = self.still_new(again).await?;
+                    if records.is_empty() {
+                        break;
+                    }
                 }
             }
         }

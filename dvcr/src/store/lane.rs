@@ -130,6 +130,14 @@ pub(crate) enum Appended {
     Other { pack: Arc<OpenPack>, end: u64 },
 }
 
+/// How [`LaneTicket::append_as_of`] ended.
+pub(crate) enum Outcome {
+    /// With all records, in their order.
+    Appended(Vec<Appended>),
+    /// With none: they are to be looked up again.
+    Outdated(Vec<Record>),
+}
+
 /// All lanes of a store.
 pub(crate) struct Lanes {
     packs: Arc<dyn PackBackend>,
@@ -428,10 +436,10 @@ impl LaneTicket {
     ///
     /// Not to be cancelled: the lane would no longer know how far its pack goes. Only pipeline tasks call it.
     pub(crate) async fn append(&self, records: Vec<Record>) -> Result<Vec<Appended>, StoreError> {
-        let Ok(appended) = self.append_as_of(records, None).await? else {
-            unreachable!("only a generation can be out of date");
-        };
-        Ok(appended)
+        match self.append_as_of(records, None).await? {
+            Outcome::Appended(appended) => Ok(appended),
+            Outcome::Outdated(_) => unreachable!("only a generation can be out of date"),
+        }
     }
 
     /// Like [`LaneTicket::append`], unless chunks have left those pending since `generation`: then what was found to be new may
@@ -440,7 +448,7 @@ impl LaneTicket {
         &self,
         records: Vec<Record>,
         generation: Option<u64>,
-    ) -> Result<Result<Vec<Appended>, Vec<Record>>, StoreError> {
+    ) -> Result<Outcome, StoreError> {
         let lanes = &self.lanes;
         let mut open = lanes.lanes[self.lane].open.lock().await;
         if let Some(pack) =
@@ -462,7 +470,7 @@ impl LaneTicket {
         {
             let mut pending = lanes.pending.lock();
             if generation.is_some_and(|seen| seen != lanes.pending.generation()) {
-                return Ok(Err(records));
+                return Ok(Outcome::Outdated(records));
             }
             let mut builder = pack.builder();
             for record in records {
@@ -503,7 +511,7 @@ impl LaneTicket {
             }
         }
         if slices.is_empty() {
-            return Ok(Ok(appended));
+            return Ok(Outcome::Appended(appended));
         }
         let end = pack.builder().len();
         let backend = Arc::clone(&lanes.packs);
@@ -524,7 +532,7 @@ impl LaneTicket {
         }
         pack.appended.send_replace(end);
         lanes.stats.stored_bytes.fetch_add(end - begin, Relaxed);
-        Ok(Ok(appended))
+        Ok(Outcome::Appended(appended))
     }
 
     /// Lets garbage collection know that there is no room left.
