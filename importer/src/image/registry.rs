@@ -2,6 +2,8 @@
 
 use std::{
     io::{self, Read},
+    ops::Range,
+    panic,
     sync::Arc,
 };
 
@@ -10,7 +12,7 @@ use dvcr_client::BlobReader;
 use dvcr_core::oci::{Descriptor, Digest, Reference};
 use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Document, Repository};
 use crate::source::{ReadAt, check_range, retry::SourceError};
@@ -54,6 +56,19 @@ impl Registry {
                 () = self.stop.cancelled() => Err(SourceError::Stopped.into()),
                 answer = answer => answer.map_err(failed),
             }
+        })
+    }
+
+    /// Waits for an answer that comes in many pieces. They are put together on the runtime's threads: to wake the caller for each
+    /// costs more than what is in it.
+    fn wait_for_all<T: Send + 'static>(
+        &self,
+        answer: impl Future<Output = Result<T, dvcr_client::Error>> + Send + 'static,
+    ) -> io::Result<T> {
+        let task = AbortOnDropHandle::new(self.runtime.spawn(answer));
+        self.wait(async {
+            task.await
+                .unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
         })
     }
 }
@@ -105,23 +120,21 @@ struct RemoteBlob {
     registry: Registry,
     digest: Digest,
     len: u64,
-    windows: Cache<u64, Arc<[u8]>>,
+    windows: Cache<u64, Bytes>,
 }
 
 impl RemoteBlob {
-    fn fetch(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let end = offset + buf.len() as u64;
-        self.registry.wait(async {
-            let repository = &self.registry.repository;
-            let mut reader = repository.blob_range(&self.digest, offset..end).await?;
-            let mut rest = buf;
-            while let Some(mut chunk) = reader.chunk().await? {
-                // The client sends no more than was asked for.
-                let (part, behind) = rest.split_at_mut(chunk.len().min(rest.len()));
-                chunk.copy_to_slice(part);
-                rest = behind;
+    fn fetch(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let (repository, digest) = (self.registry.repository.clone(), self.digest);
+        self.registry.wait_for_all(async move {
+            let len = (range.end - range.start) as usize;
+            let mut reader = repository.blob_range(&digest, range).await?;
+            let mut bytes = Vec::with_capacity(len);
+            // The client gives as much as was asked for, or an error.
+            while let Some(chunk) = reader.chunk().await? {
+                bytes.extend_from_slice(&chunk);
             }
-            Ok(())
+            Ok(bytes.into())
         })
     }
 }
@@ -134,15 +147,14 @@ impl ReadAt for RemoteBlob {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         check_range(self.len, offset, buf.len())?;
         if buf.len() as u64 >= WINDOW_BYTES {
-            return self.fetch(offset, buf);
+            buf.copy_from_slice(&self.fetch(offset..offset + buf.len() as u64)?);
+            return Ok(());
         }
         let (mut offset, mut rest) = (offset, buf);
         while !rest.is_empty() {
             let start = offset / WINDOW_BYTES * WINDOW_BYTES;
             let window = self.windows.get_or_insert_with(&start, || {
-                let mut window = vec![0; (self.len - start).min(WINDOW_BYTES) as usize];
-                self.fetch(start, &mut window)?;
-                io::Result::Ok(window.into())
+                self.fetch(start..(start + WINDOW_BYTES).min(self.len))
             })?;
             let window = &window[(offset - start) as usize..];
             let (part, behind) = rest.split_at_mut(window.len().min(rest.len()));
