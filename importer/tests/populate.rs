@@ -544,6 +544,52 @@ fn a_run_that_was_stopped_goes_on() {
     assert!(state.is_resumed());
 }
 
+/// The page cache still gives what the device did not take: read back, it would count as written.
+#[test]
+fn what_a_failed_sync_left_in_doubt_is_not_taken_for_written() {
+    struct Unsyncable(RawTarget);
+
+    impl Target for Unsyncable {
+        fn guest_len(&self) -> Option<u64> {
+            self.0.guest_len()
+        }
+
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(offset, buf)
+        }
+
+        fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, data)
+        }
+
+        fn zero_at(&self, offset: u64, len: u64) -> io::Result<()> {
+            self.0.zero_at(offset, len)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Err(io::Error::from_raw_os_error(5))
+        }
+
+        fn finish(&self, len: u64) -> io::Result<()> {
+            self.0.finish(len)
+        }
+    }
+
+    let bench = Bench::new(Pattern::Incompressible, 16 << 20);
+    let image = open(&bench.raw).unwrap();
+    let target = raw_target(&bench.path("disk.img"), &image, RawOptions::default()).unwrap();
+    let state = State::open(&bench.path("state"), &header("one")).unwrap();
+    let options = Options {
+        state: Some(&state),
+        ..Options::new(&GO_ON)
+    };
+    let result = populate(&image, &Unsyncable(target), options, &Progress::default());
+    assert!(matches!(result, Err(PopulateError::Sync(_))), "{result:?}");
+    drop(state);
+    let state = State::open(&bench.path("state"), &header("one")).unwrap();
+    assert!(!state.is_resumed());
+}
+
 /// A stream that goes on behind what was promised is not written beyond it.
 #[test]
 fn a_stream_that_is_longer_than_promised() {

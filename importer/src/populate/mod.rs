@@ -1,7 +1,7 @@
 //! From a disk to a target: windows of the disk on several threads, holes kept, resumable.
 //!
 //! ```text
-//! extents -> windows of 1 MiB -> [ read, decode, verify | look for zeros | write ] x threads -> sync -> state file
+//! extents -> windows of 512 KiB -> [ read, decode, verify | look for zeros | write | note ] x threads -> sync
 //! ```
 //!
 //! A disk that can be read at random is populated in windows in any order, and a run that was cut off goes on: see [`State`]. A
