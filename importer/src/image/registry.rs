@@ -3,7 +3,6 @@
 use std::{
     io::{self, Read},
     ops::Range,
-    panic,
     sync::Arc,
 };
 
@@ -66,10 +65,8 @@ impl Registry {
         answer: impl Future<Output = Result<T, dvcr_client::Error>> + Send + 'static,
     ) -> io::Result<T> {
         let task = AbortOnDropHandle::new(self.runtime.spawn(answer));
-        self.wait(async {
-            task.await
-                .unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
-        })
+        let ended = self.wait(async { Ok(task.await) })?;
+        ended.map_err(io::Error::other)?.map_err(failed)
     }
 }
 
