@@ -94,6 +94,12 @@ impl Client {
         &self.0.base
     }
 
+    /// What asks there, for other APIs of the same server. Sends no credentials of its own, and waits for an answer as long as nobody ends
+    /// the wait.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.0.http.client
+    }
+
     /// Whether a registry answers, and accepts the credentials for asking that.
     pub async fn ping(&self) -> Result<(), Error> {
         let request = Request::new(Method::GET, self.join("v2/")?);

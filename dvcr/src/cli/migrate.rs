@@ -34,6 +34,9 @@ const PARALLEL: usize = 4;
 /// Most blobs under way at once: each has a connection and a buffer of 1 MiB.
 const PARALLEL_MAX: u64 = 64;
 
+/// Longest wait for what the server says that it stores: nothing depends on it.
+const STATS_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// How often the progress bar moves.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -131,7 +134,7 @@ async fn bring(from: From) -> anyhow::Result<()> {
     let stats = if report.dry_run {
         None
     } else {
-        stats(&common.server).await
+        stats(&server).await
     };
     print(&report, stats.as_ref(), common.server.json)?;
     if report.is_complete() {
@@ -238,8 +241,12 @@ impl Drop for Bar {
 }
 
 /// What the server stores by now, if it is one that tells.
-async fn stats(server: &ServerArgs) -> Option<Stats> {
-    server.client().ok()?.stats(None).await.ok()
+async fn stats(server: &Client) -> Option<Stats> {
+    let api = dvcr_openapi::Client::with_http(server.url().as_str(), server.http().clone()).ok()?;
+    tokio::time::timeout(STATS_TIME_MAX, api.stats(None))
+        .await
+        .ok()?
+        .ok()
 }
 
 fn print(report: &Report, stats: Option<&Stats>, as_json: bool) -> anyhow::Result<()> {

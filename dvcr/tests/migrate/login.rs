@@ -79,8 +79,12 @@ fn through(version: Version, auth: &str, tls: &Tls) {
         assert!(refused.log.contains(told), "{what}: {}", refused.log);
         assert!(!refused.log.contains("secret"), "{what}: {}", refused.log);
     }
-    let done = from_closed(&access);
-    assert!(done.success, "{}", done.log);
+    let source = closed.url();
+    let arguments = [&["registry", &source], &access[..]].concat();
+    let done = migrate_to(&site, &server.url(), &arguments);
+    assert!(done.complete, "{}", done.log);
+    // The server's own figures come by the same CA.
+    assert!(done.report["server"]["stored_bytes"].as_u64() > Some(0));
     drop(server);
 
     let server = Server::start_on(&data, &[]);
