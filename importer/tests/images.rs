@@ -372,7 +372,8 @@ fn an_indexed_image_is_read_where_it_lies() {
     let image = Image::resolve(Arc::new(counting), &"v1".parse().unwrap(), None).unwrap();
     assert_eq!(image.kind(), Kind::Indexed);
     let len = image.manifest().layers[0].size;
-    let index = image.index().unwrap().unwrap();
+    let archive = image.archive().unwrap().unwrap();
+    let index = archive.index().unwrap();
     let index_len = len - index.frames().last().unwrap().stored.end;
     assert!(read.load(Ordering::Relaxed) < index_len + 100);
 

@@ -8,7 +8,7 @@ use comfy_table::{Table, presets::NOTHING};
 use dvcr_client::Reference;
 use dvcr_importer::{
     image::{Disk, Kind},
-    inspect::{Report, Share, inspect, share_of_disk, share_of_index},
+    inspect::{Report, Share, StoredFrames, inspect, share_of_disk, share_of_layer},
     source::Location,
 };
 use serde::Serialize;
@@ -72,20 +72,21 @@ impl InspectArgs {
             disk: inspect(disk)?,
             shares: BTreeMap::new(),
         };
-        let index = match &opened.image {
-            Some((image, _)) if image.kind() == Kind::Indexed => image.index()?,
+        let layer = match &opened.image {
+            Some((image, _)) if image.kind() == Kind::Indexed => image.archive()?,
             _ => None,
         };
         for reference in &self.compare {
             let (image, _) = self.disk.source.image(reference, process)?;
             let name = reference.to_string();
-            let other = image.index()?.with_context(|| {
+            let other = image.archive()?.with_context(|| {
                 format!(
                     "{name} has no index: only images that this program pushed can be compared with"
                 )
             })?;
-            let share = match &index {
-                Some(index) => share_of_index(index, &other),
+            let other = StoredFrames::of(&other)?;
+            let share = match &layer {
+                Some(layer) => share_of_layer(layer, &other)?,
                 None => share_of_disk(disk, &other)?,
             };
             inspection.shares.insert(name, share);

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use dvcr_core::{disk::Index, oci::Descriptor};
+use dvcr_core::oci::Descriptor;
 
 use super::{
     Image, ImageError, Kind,
@@ -84,14 +84,8 @@ impl Image {
         }
     }
 
-    /// The index of an image of our layout, unless it is too large to be held in memory.
-    pub fn index(&self) -> Result<Option<Index>, ImageError> {
-        let archive = self.archive()?;
-        Ok(archive.and_then(|archive| archive.index().cloned()))
-    }
-
     /// The layer of our layout; `None` if it is none, or not what its annotations say.
-    fn archive(&self) -> Result<Option<Archive>, ImageError> {
+    pub fn archive(&self) -> Result<Option<Archive>, ImageError> {
         let Some((layer, index_digest)) = self.indexed_layer() else {
             return Ok(None);
         };

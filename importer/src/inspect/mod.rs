@@ -9,5 +9,5 @@ mod table;
 
 pub use filesystem::filesystem;
 pub use report::{Report, inspect};
-pub use share::{Share, share_of_disk, share_of_index};
+pub use share::{Share, StoredFrames, share_of_disk, share_of_layer};
 pub use table::{Partition, PartitionTable, partition_table};

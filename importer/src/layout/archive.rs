@@ -54,6 +54,11 @@ impl Archive {
         self.frames.whole()
     }
 
+    /// The frames in order, however many. Ends after the first error.
+    pub fn frames(&self) -> impl Iterator<Item = io::Result<Frame>> {
+        self.frames.iter()
+    }
+
     /// Fetches, checks and decodes one frame.
     pub fn read_frame(&self, frame: &Frame) -> io::Result<Vec<u8>> {
         let mut raw = vec![0; (frame.raw.end - frame.raw.start) as usize];

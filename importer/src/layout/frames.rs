@@ -1,6 +1,6 @@
 //! The frames of a layer, without all of its index in memory.
 
-use std::{io, sync::Arc};
+use std::{io, iter, sync::Arc};
 
 use dvcr_client::Hasher;
 use dvcr_core::{
@@ -113,6 +113,16 @@ impl Frames {
             Held::Paged(paged) => paged.frame_at(offset)?,
         };
         frame.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// All of them, in order. Ends after the first error.
+    pub(super) fn iter(&self) -> impl Iterator<Item = io::Result<Frame>> {
+        let mut next = Some(0);
+        iter::from_fn(move || {
+            let frame = self.at(next.filter(|at| *at < self.raw_len())?);
+            next = frame.as_ref().ok().map(|frame| frame.raw.end);
+            Some(frame)
+        })
     }
 }
 
@@ -281,6 +291,8 @@ mod tests {
                 assert_eq!(whole.at(at).unwrap(), paged.at(at).unwrap());
             }
             assert!(paged.at(paged.raw_len()).is_err());
+            let frames: Vec<_> = paged.iter().map(Result::unwrap).collect();
+            assert_eq!(frames, whole.whole().unwrap().frames());
         }
     }
 
