@@ -24,7 +24,9 @@ mod vdi;
 mod vhd;
 mod vhdx;
 mod vmdk;
+mod without_footer;
 
 pub use detect::{DETECT_HEAD_BYTES, DETECT_TAIL_BYTES, Format, detect};
 pub use error::FormatError;
 pub use image::{DiskImage, Extent, ExtentKind, Extents};
+pub use without_footer::WithoutFooter;

@@ -14,7 +14,13 @@ use super::{
     pages::Pages,
 };
 
-const FOOTER_BYTES: usize = 512;
+pub(super) const FOOTER_BYTES: usize = 512;
+
+/// First bytes of a footer.
+pub(super) const COOKIE: &[u8] = b"conectix";
+
+/// A disk that lies as it is before its footer.
+const FIXED: u32 = 2;
 const DYNAMIC_HEADER_BYTES: usize = 1024;
 
 /// 2 MiB is what everybody makes.
@@ -38,7 +44,7 @@ pub(super) struct Dynamic {
 pub(super) fn open(pages: &Pages) -> Result<Vhd, FormatError> {
     let mut footer: [u8; FOOTER_BYTES] = pages.read("the footer", 0)?;
     let mut footer_at = 0;
-    if !footer.starts_with(b"conectix") {
+    if !footer.starts_with(COOKIE) {
         footer_at = pages.source().len().saturating_sub(FOOTER_BYTES as u64);
         footer = pages.read("the footer", footer_at)?;
     }
@@ -47,7 +53,7 @@ pub(super) fn open(pages: &Pages) -> Result<Vhd, FormatError> {
     // Not the geometry, which cannot express every size: Virtual PC alone went by it.
     let virtual_len = footer.u64_be(48);
     match footer.u32_be(60) {
-        2 => {
+        FIXED => {
             // Which is 0 for a footer at the start, where only a dynamic disk has one.
             if virtual_len > footer_at {
                 return Err(pages.broken(format!(
@@ -93,15 +99,24 @@ fn open_dynamic(pages: &Pages, at: u64, virtual_len: u64) -> Result<Dynamic, For
     Ok(disk)
 }
 
-/// One's complement of the sum of all bytes but the checksum's own, which stands at `at`.
+/// Whether this is the footer of a fixed disk of `virtual_len` bytes.
+pub(super) fn is_fixed_footer(footer: &[u8; FOOTER_BYTES], virtual_len: u64) -> bool {
+    let fields = Fields(footer);
+    sum_fits(footer, 64) && fields.u32_be(60) == FIXED && fields.u64_be(48) == virtual_len
+}
+
 fn check_sum(pages: &Pages, what: &str, bytes: &[u8], at: usize) -> Result<(), FormatError> {
-    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
-    let expected = !(sum(bytes) - sum(&bytes[at..at + 4]));
-    if Fields(bytes).u32_be(at) == expected {
+    if sum_fits(bytes, at) {
         Ok(())
     } else {
         Err(pages.broken(format!("the checksum of its {what} is wrong")))
     }
+}
+
+/// One's complement of the sum of all bytes but the checksum's own, which stands at `at`.
+fn sum_fits(bytes: &[u8], at: usize) -> bool {
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+    Fields(bytes).u32_be(at) == !(sum(bytes) - sum(&bytes[at..at + 4]))
 }
 
 impl Dynamic {

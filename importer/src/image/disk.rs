@@ -10,7 +10,7 @@ use super::{
     verified::{Verdict, Verified},
 };
 use crate::{
-    format::{DETECT_TAIL_BYTES, DiskImage, Format, detect, limits::SECTOR_BYTES},
+    format::{DETECT_TAIL_BYTES, DiskImage, Format, WithoutFooter, detect, limits::SECTOR_BYTES},
     input::{Input, Spool},
     layout::{Archive, LayoutError},
     wrapping::Unwrapped,
@@ -193,21 +193,20 @@ fn open(
     Ok((Disk::Image(input.image), input.spooled))
 }
 
-/// A raw disk that can be read once, from start to end, in whole sectors.
+/// Disks of Azure are whole MiB, and a fixed VHD has its footer behind.
+const VHD_UNIT_BYTES: u64 = 1 << 20;
+
+/// A raw disk or a fixed VHD that can be read once, from start to end, in whole sectors. A footer is left out.
 ///
 /// Its end is an error if its bytes were not those that were promised.
 pub struct DiskStream {
     format: Format,
-    stream: Unwrapped,
-    /// Length that was promised, not rounded.
+    stream: WithoutFooter<Unwrapped>,
+    /// Length that was promised, not rounded, a footer included.
     promised: Option<u64>,
     /// Bytes given so far.
     given: u64,
-    /// The last of them: only there a fixed VHD shows.
-    tail: Box<[u8; DETECT_TAIL_BYTES]>,
     ended: bool,
-    /// Whether a VHD's footer is given like the rest.
-    footer: bool,
     verdict: Option<Verdict>,
 }
 
@@ -220,22 +219,11 @@ impl DiskStream {
     ) -> Self {
         Self {
             format,
-            stream,
+            stream: WithoutFooter::new(stream),
             promised,
             given: 0,
-            tail: Box::new([0; DETECT_TAIL_BYTES]),
             ended: false,
-            footer: false,
             verdict,
-        }
-    }
-
-    /// Leaves it to the reader to look for the footer of a fixed VHD, which is an error otherwise.
-    #[must_use]
-    pub fn with_footer(self) -> Self {
-        Self {
-            footer: true,
-            ..self
         }
     }
 
@@ -249,14 +237,21 @@ impl DiskStream {
         })
     }
 
-    /// [`Format::Raw`] or [`Format::Iso`].
+    /// [`Format::Raw`] or [`Format::Iso`]; at the end perhaps [`Format::Vhd`].
     pub fn format(&self) -> Format {
-        self.format
+        if self.stream.was_vhd() {
+            Format::Vhd
+        } else {
+            self.format
+        }
     }
 
-    /// Length of the disk in bytes, a multiple of [`SECTOR_BYTES`]; `None` if only the end will tell.
+    /// Length of the disk in bytes, a multiple of [`SECTOR_BYTES`]; `None` if only the end will tell, such as whether there is the footer
+    /// of a VHD that the length leaves room for.
     pub fn virtual_len(&self) -> Option<u64> {
-        Some(self.promised?.next_multiple_of(SECTOR_BYTES))
+        let promised = self.promised?;
+        let may_be_vhd = promised % VHD_UNIT_BYTES == DETECT_TAIL_BYTES as u64;
+        (!may_be_vhd).then(|| promised.next_multiple_of(SECTOR_BYTES))
     }
 
     /// Reads what is left, and makes sure that everything was compared.
@@ -275,23 +270,14 @@ impl Read for DiskStream {
         if !self.ended {
             let len = self.stream.read(buf)?;
             self.given += len as u64;
-            if self.promised.is_some_and(|promised| self.given > promised) {
+            let received = self.stream.received();
+            if self.promised.is_some_and(|promised| received > promised) {
                 return Err(wrong("the disk is longer than the image says"));
             }
             if len > 0 {
-                let last = len.min(self.tail.len());
-                self.tail.rotate_left(last);
-                let place = self.tail.len() - last;
-                self.tail[place..].copy_from_slice(&buf[len - last..len]);
                 return Ok(len);
             }
-            let footer = detect(&[], Some(&*self.tail)).is_ok_and(|format| !format.is_sequential());
-            if footer && !self.footer {
-                return Err(wrong(
-                    "the disk is a fixed VHD, which only its end shows: unpack it, or convert it with `qemu-img convert`",
-                ));
-            }
-            if self.promised.is_some_and(|promised| self.given < promised) {
+            if self.promised.is_some_and(|promised| received < promised) {
                 return Err(wrong("the disk is shorter than the image says"));
             }
             self.ended = true;

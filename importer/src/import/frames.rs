@@ -8,9 +8,9 @@ use std::{
 
 use dvcr_core::disk::CanonicalQcow2;
 
-use super::{Import, ImportError, Imported, Phase, facts, watch::WithoutFooter};
+use super::{Import, ImportError, Imported, Phase, facts};
 use crate::{
-    format::{DiskImage, Format},
+    format::{DiskImage, Format, WithoutFooter},
     layout::{
         Clusters, DataPieces, ImageClusters, LayoutError, StreamClusters, Surrounding, encode,
     },

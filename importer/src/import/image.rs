@@ -44,8 +44,9 @@ impl Import<'_> {
             }
             Disk::Stream(stream) => {
                 let format = stream.format();
-                let stream = stream.with_footer();
-                let (spool, disk_len, format, stream) = self.keep_stream(stream, format, dir)?;
+                let (spool, disk_len, _, stream) = self.keep_stream(stream, format, dir)?;
+                // Its footer shows at the end only.
+                let format = stream.format();
                 // Only now is it known that the registry gave the right bytes.
                 stream.finish().map_err(LayoutError::from)?;
                 let facts = SourceFacts {

@@ -49,13 +49,6 @@ impl Cell {
         if self.source == Source::Device && self.wrapping.is_compressed() && !xz {
             return Outlook::Refused("broken");
         }
-        // It shows at its end, when all of it is on the volume; an import keeps it back until then.
-        // What our layout has kept in a wrapping is read like any other image's.
-        let kept = self.source == Source::Dvcr && self.wrapping != Wrapping::None;
-        let streamed = self.source.is_stream() || self.wrapping.is_compressed() || kept;
-        if self.format == Format::VhdFixed && streamed && self.target != Target::Registry {
-            return Outlook::Refused("fixed VHD");
-        }
         Outlook::Same
     }
 

@@ -55,17 +55,6 @@ pub(crate) enum Source {
 
 use Source::*;
 
-impl Source {
-    /// Whether it can only be read once, from start to end.
-    pub(crate) fn is_stream(self) -> bool {
-        match self {
-            File | Device | Http | HttpBreaks | S3 | Google | Azure | Dvcr => false,
-            Pipe | HttpLies | HttpChunked | Artifact => true,
-            ContainerGzip | ContainerZstd | ContainerPlain | ContainerLayers => true,
-        }
-    }
-}
-
 /// A file that can be had as long as this value is there.
 #[derive(Default)]
 pub(crate) struct Served {
