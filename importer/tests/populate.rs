@@ -280,16 +280,26 @@ fn disks_grow_to_their_claim() {
             },
             ..RawOptions::default()
         };
+        let stream = Unwrapped::new(fs::File::open(&bench.raw).unwrap(), 1 << 40).unwrap();
+        let stream = DiskStream::unverified(stream).unwrap().unwrap();
+        let streamed = bench.path("streamed.img");
+        let target = RawTarget::open(&Place::of(&streamed).unwrap(), None, options).unwrap();
+        let result = populate_stream(stream, &target, Options::new(&GO_ON), &Progress::default());
+        drop(target);
         let target = raw_target(&path, &image, options);
         if expected == 0 {
             // 7 MiB are usable.
             assert!(matches!(target, Err(TargetError::TooSmall { .. })));
+            assert!(matches!(result, Err(PopulateError::TooSmall(_))));
             continue;
         }
+        assert_eq!(result.unwrap(), expected);
         write(&image, &target.unwrap());
-        assert_eq!(fs::metadata(&path).unwrap().len(), expected);
-        same_disk("raw", &path, &bench.raw);
-        assert!(allocated(&path) <= allocated(&bench.raw) + (1 << 20));
+        for path in [&path, &streamed] {
+            assert_eq!(fs::metadata(path).unwrap().len(), expected);
+            same_disk("raw", path, &bench.raw);
+            assert!(allocated(path) <= allocated(&bench.raw) + (1 << 20));
+        }
     }
 }
 
@@ -385,7 +395,7 @@ fn streams_are_written_as_they_come() {
                 let result = populate_stream(stream(), &target, Options::new(&GO_ON), &progress);
                 drop(target);
                 if fits {
-                    assert_eq!(result.unwrap(), sectors);
+                    assert_eq!(result.unwrap(), room / 512 * 512);
                     same_disk("raw", device.path(), &bench.raw);
                 } else {
                     assert!(
@@ -554,6 +564,10 @@ fn what_a_failed_sync_left_in_doubt_is_not_taken_for_written() {
             self.0.guest_len()
         }
 
+        fn room(&self) -> u64 {
+            self.0.room()
+        }
+
         fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
             self.0.read_at(offset, buf)
         }
@@ -570,7 +584,7 @@ fn what_a_failed_sync_left_in_doubt_is_not_taken_for_written() {
             Err(io::Error::from_raw_os_error(5))
         }
 
-        fn finish(&self, len: u64) -> io::Result<()> {
+        fn finish(&self, len: u64) -> io::Result<u64> {
             self.0.finish(len)
         }
     }
@@ -616,7 +630,7 @@ fn a_fixed_vhd_in_a_stream() {
         let place = Place::of(path).unwrap();
         let target = RawTarget::open(&place, None, RawOptions::default()).unwrap();
         let len = populate_stream(stream, &target, Options::new(&GO_ON), &Progress::default());
-        assert_eq!(len.unwrap(), 2 << 20);
+        assert_eq!(len.unwrap(), 2 << 20, "{place:?}");
         same_disk("raw", path, &bench.raw);
     }
 }

@@ -239,7 +239,8 @@ impl PopulateArgs {
         };
         let target = RawTarget::open(place, Some(0), options).context(what)?;
         let progress = Progress::default();
-        populate_blank(&target, self.options(None, cancel), &progress).context(what)
+        populate_blank(&target, self.options(None, cancel), &progress).context(what)?;
+        Ok(())
     }
 
     fn extract(&self, process: &Process) -> anyhow::Result<()> {
@@ -285,8 +286,11 @@ impl PopulateArgs {
             }
             _ => Box::new(RawTarget::open(place, Some(0), self.raw_options(false))?),
         };
-        populate_blank(&*target, self.options(None, cancel), progress)?;
-        Ok(target.guest_len().unwrap_or_default())
+        Ok(populate_blank(
+            &*target,
+            self.options(None, cancel),
+            progress,
+        )?)
     }
 
     /// Writes a disk that can be read at random; the length that a guest sees.
@@ -303,11 +307,11 @@ impl PopulateArgs {
         let target = self.open_target(image, place, keep);
         let target = target.or_else(|error| give_up(state.as_ref().filter(|_| !keep), error))?;
         let options = self.options(state.as_ref(), &process.cancel);
-        populate(image, &*target, options, progress)?;
+        let len = populate(image, &*target, options, progress)?;
         if let Some(state) = state {
             state.remove().context("remove the state file")?;
         }
-        Ok(target.guest_len().unwrap_or(image.virtual_len()))
+        Ok(len)
     }
 
     /// What earlier runs wrote of the disk that `identity` tells from others; `None` if nothing does, or nobody says where to note it.

@@ -71,13 +71,14 @@ enum Job {
     },
 }
 
-/// Writes a disk, and zeros behind it up to the target's end. What an earlier run wrote is read back instead.
+/// Writes a disk, and zeros behind it up to the target's end. What an earlier run wrote is read back instead. Returns the length that a
+/// guest sees, in bytes.
 pub fn populate(
     image: &DiskImage,
     target: &dyn Target,
     options: Options<'_>,
     progress: &Progress,
-) -> Result<(), PopulateError> {
+) -> Result<u64, PopulateError> {
     // A first look at all tables: a broken image is found before anything is written.
     let mut data = 0;
     for extent in image.extents() {
@@ -94,7 +95,7 @@ pub fn populate(
     run.finish(len)
 }
 
-/// Writes a disk as it comes, and zeros behind it. What an earlier run wrote is not written again. Its length, in bytes.
+/// Writes a disk as it comes, and zeros behind it. What an earlier run wrote is not written again. Returns the length that a guest sees.
 pub fn populate_stream(
     mut stream: DiskStream,
     target: &dyn Target,
@@ -102,7 +103,7 @@ pub fn populate_stream(
     progress: &Progress,
 ) -> Result<u64, PopulateError> {
     progress.expect(stream.virtual_len().unwrap_or(0));
-    let room = target.guest_len().unwrap_or(u64::MAX);
+    let room = target.room();
     let mut len = 0;
     let mut behind = None;
     let run = Run::new(None, target, options, progress);
@@ -130,16 +131,15 @@ pub fn populate_stream(
         let nothing = io::Error::new(io::ErrorKind::InvalidData, "the disk has no bytes");
         return Err(PopulateError::Stream(nothing));
     }
-    run.finish(len)?;
-    Ok(len)
+    run.finish(len)
 }
 
-/// Makes a disk of zeros, as long as the target.
+/// Makes a disk of zeros, as long as the target. Returns its length.
 pub fn populate_blank(
     target: &dyn Target,
     options: Options<'_>,
     progress: &Progress,
-) -> Result<(), PopulateError> {
+) -> Result<u64, PopulateError> {
     let len = target.guest_len().unwrap_or(SECTOR_BYTES);
     let mut windows = stretches(0..len);
     let run = Run::new(None, target, options, progress);
@@ -392,7 +392,7 @@ impl<'a> Run<'a> {
         self.target.sync().map_err(|error| self.not_durable(error))
     }
 
-    fn finish(&self, len: u64) -> Result<(), PopulateError> {
+    fn finish(&self, len: u64) -> Result<u64, PopulateError> {
         let result = self.target.finish(len);
         result.map_err(|error| self.not_durable(error))
     }

@@ -27,6 +27,9 @@ pub trait Target: Send + Sync {
     /// Bytes that the guest will see; `None` while only the source's end can tell.
     fn guest_len(&self) -> Option<u64>;
 
+    /// Length of the longest disk that fits.
+    fn room(&self) -> u64;
+
     /// Reads back what was written.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
@@ -39,6 +42,7 @@ pub trait Target: Send + Sync {
     /// Everything written so far is durable when this returns.
     fn sync(&self) -> io::Result<()>;
 
-    /// Makes the disk `len` bytes long, if that was not known before, and all of it durable, its name included.
-    fn finish(&self, len: u64) -> io::Result<()>;
+    /// Says that `len` bytes came. The disk gets its length, which the guest will see and which is returned, and all of it becomes
+    /// durable, its name included.
+    fn finish(&self, len: u64) -> io::Result<u64>;
 }

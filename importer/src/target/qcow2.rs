@@ -110,6 +110,10 @@ impl Target for Qcow2Target {
         Some(self.virtual_len)
     }
 
+    fn room(&self) -> u64 {
+        self.virtual_len
+    }
+
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         buf.fill(0);
         let len = buf.len() as u64;
@@ -150,8 +154,9 @@ impl Target for Qcow2Target {
         self.file.sync_data()
     }
 
-    fn finish(&self, _len: u64) -> io::Result<()> {
+    fn finish(&self, _len: u64) -> io::Result<u64> {
         self.file.sync_all()?;
-        sync_parent(&self.path)
+        sync_parent(&self.path)?;
+        Ok(self.virtual_len)
     }
 }

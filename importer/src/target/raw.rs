@@ -48,7 +48,11 @@ pub struct RawTarget {
     direct: Option<File>,
     refused_direct: AtomicBool,
     len: Option<u64>,
+    sizing: Sizing,
+    /// Bytes that a disk can have on a device, or that were free for a file.
+    free: u64,
     device: bool,
+    preallocate: bool,
     /// Whether what was not written reads as zeros.
     known_zero: bool,
     /// The first of [`ZEROINGS`] that was not found to fail.
@@ -100,7 +104,10 @@ impl RawTarget {
             path: path.to_owned(),
             file,
             len,
+            sizing: options.sizing,
+            free,
             device: false,
+            preallocate: options.preallocate,
             known_zero: !options.keep,
             zeroing: AtomicU8::new(u8::from(options.preallocate)),
         })
@@ -140,7 +147,10 @@ impl RawTarget {
             path: path.to_owned(),
             file,
             len: Some(len),
+            sizing: options.sizing,
+            free: available,
             device: true,
+            preallocate: options.preallocate,
             known_zero: options.known_zero,
             zeroing: AtomicU8::new(u8::from(options.preallocate)),
         })
@@ -160,6 +170,14 @@ impl RawTarget {
 impl Target for RawTarget {
     fn guest_len(&self) -> Option<u64> {
         self.len
+    }
+
+    fn room(&self) -> u64 {
+        match self.len {
+            _ if self.device => self.free,
+            Some(len) => len,
+            None => self.sizing.usable(self.free),
+        }
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
@@ -210,15 +228,24 @@ impl Target for RawTarget {
         self.file.sync_data()
     }
 
-    fn finish(&self, len: u64) -> io::Result<()> {
+    fn finish(&self, len: u64) -> io::Result<u64> {
         if self.device {
-            return self.file.sync_all();
+            self.file.sync_all()?;
+            return Ok(self.len.unwrap_or(len));
         }
+        let grown = self.sizing.file_len(len, self.free);
+        let grown = grown.map_err(|_| io::Error::from(io::ErrorKind::StorageFull))?;
         if self.len.is_none() {
+            // What an earlier run may have left behind the disk becomes zeros.
             self.file.set_len(len)?;
         }
+        self.file.set_len(grown)?;
+        if self.preallocate && self.len.is_none() {
+            allocate(&self.file, grown)?;
+        }
         self.file.sync_all()?;
-        sync_parent(&self.path)
+        sync_parent(&self.path)?;
+        Ok(grown)
     }
 }
 

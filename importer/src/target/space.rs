@@ -26,11 +26,7 @@ impl Sizing {
     ///
     /// The claim, or less if there is less, is what the disk grows to; it never shrinks. Without a claim nothing is rounded.
     pub(super) fn file_len(&self, virtual_len: u64, free: u64) -> Result<u64, u64> {
-        let available = self.claim.map_or(free, |claim| claim.min(free));
-        let usable = match self.claim {
-            None if self.overhead == 0.0 => available,
-            _ => usable_bytes(available, self.overhead),
-        };
+        let usable = self.usable(free);
         if virtual_len > usable {
             return Err(usable);
         }
@@ -38,6 +34,15 @@ impl Sizing {
             Some(claim) => virtual_len.max(claim.min(usable)),
             None => virtual_len,
         })
+    }
+
+    /// The longest disk that fits where `free` bytes are free.
+    pub(super) fn usable(&self, free: u64) -> u64 {
+        let available = self.claim.map_or(free, |claim| claim.min(free));
+        match self.claim {
+            None if self.overhead == 0.0 => available,
+            _ => usable_bytes(available, self.overhead),
+        }
     }
 }
 
