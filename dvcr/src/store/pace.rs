@@ -27,6 +27,9 @@ use crate::backend::{PackBackend, Room};
 const SHARE_MIN: f64 = 0.25;
 const SHARE_MAX: f64 = 0.35;
 
+/// The same where room is short. More only on a full device: where upkeep never rested, nobody would know how long pushes take without it.
+const SHARE_URGENT: f64 = 0.5;
+
 /// By so much a share grows or shrinks at once.
 const SHARE_GROWS: f64 = 1.15;
 const SHARE_SHRINKS: f64 = 0.75;
@@ -226,7 +229,7 @@ impl Slice<'_> {
 fn urgency(room: Room, dead_bytes: u64) -> f64 {
     match room.free_bytes.saturating_sub(room.reserve_bytes) {
         0 => 1.0,
-        free => (dead_bytes as f64 / free as f64).min(SHARE_MAX),
+        free => (dead_bytes as f64 / free as f64).min(SHARE_URGENT),
     }
 }
 
@@ -308,7 +311,7 @@ mod tests {
         };
         assert_eq!(check(1100, 0), 0.0);
         assert_eq!(check(1100, 250), 0.25);
-        assert_eq!(check(200, 500), SHARE_MAX);
+        assert_eq!(check(200, 500), SHARE_URGENT);
         assert_eq!(check(100, 0), 1.0);
         assert_eq!(check(0, 0), 1.0);
     }
