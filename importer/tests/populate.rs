@@ -37,12 +37,39 @@ use support::{
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
+/// Opens what may be locked: a program that another test starts has our files, and so their locks, until it is that program.
+fn unlocked<T, E>(
+    mut open: impl FnMut() -> Result<T, E>,
+    is_locked: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    for _ in 0..10_000 {
+        match open() {
+            Err(error) if is_locked(&error) => std::thread::yield_now(),
+            result => return result,
+        }
+    }
+    open()
+}
+
 fn raw_target(
     path: &Path,
     image: &DiskImage,
     options: RawOptions,
 ) -> Result<RawTarget, TargetError> {
-    RawTarget::open(&Place::of(path)?, Some(image.virtual_len()), options)
+    let place = Place::of(path)?;
+    unlocked(
+        || RawTarget::open(&place, Some(image.virtual_len()), options),
+        |error| matches!(error, TargetError::Busy(_)),
+    )
+}
+
+fn open_state(path: &Path, image: &str) -> State {
+    let header = header(image);
+    unlocked(
+        || State::open(path, &header),
+        |error| error.kind() == io::ErrorKind::WouldBlock,
+    )
+    .unwrap()
 }
 
 fn write(image: &DiskImage, target: &dyn Target) -> Progress {
@@ -316,6 +343,22 @@ fn preallocated_disks_take_their_space() {
     same_disk("raw", &path, &bench.raw);
     assert!(allocated(&path) >= 64 << 20);
 
+    // Its length shows at its end only, and it grows.
+    let stream = Unwrapped::new(fs::File::open(&bench.raw).unwrap(), 1 << 40).unwrap();
+    let stream = DiskStream::unverified(stream).unwrap().unwrap();
+    let streamed = RawOptions {
+        sizing: Sizing {
+            claim: Some(80 << 20),
+            ..Sizing::default()
+        },
+        ..options
+    };
+    let path = bench.path("streamed.img");
+    let target = RawTarget::open(&Place::of(&path).unwrap(), None, streamed).unwrap();
+    populate_stream(stream, &target, Options::new(&GO_ON), &Progress::default()).unwrap();
+    same_disk("raw", &path, &bench.raw);
+    assert!(allocated(&path) >= 80 << 20);
+
     let device = LoopDevice::new(bench.dir.path(), 64 << 20, 0xAA);
     write(&image, &raw_target(device.path(), &image, options).unwrap());
     same_disk("raw", device.path(), &bench.raw);
@@ -463,7 +506,7 @@ fn a_run_that_failed_goes_on() {
     let file = bench.path("disk.img");
     let run = |path: &Path, name: &str| {
         source.read.store(0, Ordering::Relaxed);
-        let state = State::open(&state_path, &header(name)).unwrap();
+        let state = open_state(&state_path, name);
         let options = RawOptions {
             keep: state.is_resumed(),
             ..RawOptions::default()
@@ -537,7 +580,7 @@ fn a_run_that_was_stopped_goes_on() {
     let path = bench.path("disk.img");
     // Opening looked at the disk's end.
     cancel.store(false, Ordering::Relaxed);
-    let state = State::open(&bench.path("state"), &header("one")).unwrap();
+    let state = open_state(&bench.path("state"), "one");
     let target = raw_target(&path, &image, RawOptions::default()).unwrap();
     let options = Options {
         threads: 2,
@@ -550,7 +593,7 @@ fn a_run_that_was_stopped_goes_on() {
         "{result:?}"
     );
     drop((state, target));
-    let state = State::open(&bench.path("state"), &header("one")).unwrap();
+    let state = open_state(&bench.path("state"), "one");
     assert!(state.is_resumed());
 }
 
@@ -592,7 +635,7 @@ fn what_a_failed_sync_left_in_doubt_is_not_taken_for_written() {
     let bench = Bench::new(Pattern::Incompressible, 16 << 20);
     let image = open(&bench.raw).unwrap();
     let target = raw_target(&bench.path("disk.img"), &image, RawOptions::default()).unwrap();
-    let state = State::open(&bench.path("state"), &header("one")).unwrap();
+    let state = open_state(&bench.path("state"), "one");
     let options = Options {
         state: Some(&state),
         ..Options::new(&GO_ON)
@@ -600,8 +643,30 @@ fn what_a_failed_sync_left_in_doubt_is_not_taken_for_written() {
     let result = populate(&image, &Unsyncable(target), options, &Progress::default());
     assert!(matches!(result, Err(PopulateError::Sync(_))), "{result:?}");
     drop(state);
-    let state = State::open(&bench.path("state"), &header("one")).unwrap();
+    let state = open_state(&bench.path("state"), "one");
     assert!(!state.is_resumed());
+}
+
+/// What a stream has at least must fit before anything is changed.
+#[test]
+fn a_stream_that_cannot_fit_changes_nothing() {
+    let bench = Bench::new(Pattern::Mixed, 1 << 20);
+    let device = LoopDevice::new(bench.dir.path(), 4 << 20, 0xAA);
+    let file = bench.path("disk.img");
+    fs::write(&file, "kept").unwrap();
+    for path in [device.path(), &file] {
+        let options = RawOptions {
+            least_len: (4 << 20) + 1,
+            sizing: Sizing {
+                claim: Some(4 << 20),
+                ..Sizing::default()
+            },
+            ..RawOptions::default()
+        };
+        let target = RawTarget::open(&Place::of(path).unwrap(), None, options);
+        assert!(matches!(target, Err(TargetError::TooSmall { .. })));
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"kept");
 }
 
 /// A stream that goes on behind what was promised is not written beyond it.

@@ -212,7 +212,11 @@ impl PopulateArgs {
         let len = stream.virtual_len();
         let state = self.state(identity, len.unwrap_or(0), place, process)?;
         let keep = state.as_ref().is_some_and(State::is_resumed);
-        let target = RawTarget::open(place, len, self.raw_options(keep));
+        let options = RawOptions {
+            least_len: stream.least_len(),
+            ..self.raw_options(keep)
+        };
+        let target = RawTarget::open(place, len, options);
         let target = target.or_else(|error| give_up(state.as_ref().filter(|_| !keep), error))?;
         let options = self.options(state.as_ref(), &process.cancel);
         let result = populate_stream(stream, &target, options, progress);
@@ -379,6 +383,7 @@ impl PopulateArgs {
             known_zero: self.zeroed,
             keep,
             direct: self.direct == Direct::Auto,
+            ..RawOptions::default()
         }
     }
 
@@ -470,7 +475,11 @@ fn give_up<T>(state: Option<&State>, error: impl Into<anyhow::Error>) -> anyhow:
     Err(error.into())
 }
 
-/// Whether a stream was not what it should have been.
+/// Whether a stream was not what it should have been, or longer than the target.
 fn is_wrong(result: &Result<u64, PopulateError>) -> bool {
-    matches!(result, Err(PopulateError::Stream(error)) if error.kind() == ErrorKind::InvalidData)
+    match result {
+        Err(PopulateError::Stream(error)) => error.kind() == ErrorKind::InvalidData,
+        Err(PopulateError::TooSmall(_)) => true,
+        _ => false,
+    }
 }

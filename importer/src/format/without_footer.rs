@@ -2,12 +2,17 @@
 
 use std::io::{self, Read};
 
-use super::vhd::{COOKIE, FOOTER_BYTES, is_fixed_footer};
+use super::{
+    Format,
+    vhd::{COOKIE, FOOTER_BYTES, is_fixed_footer},
+};
 
 /// A raw disk, or a fixed VHD: that is a raw disk with a footer, which a stream shows only at its end. The footer is left out, and
 /// an error if it does not fit the disk.
 pub struct WithoutFooter<R> {
     inner: R,
+    /// Whether it may be a VHD.
+    looks: bool,
     /// The last bytes that were read, not given yet.
     held: Vec<u8>,
     /// Bytes that were read.
@@ -17,20 +22,16 @@ pub struct WithoutFooter<R> {
 }
 
 impl<R: Read> WithoutFooter<R> {
-    /// A stream at its start.
-    pub fn new(inner: R) -> Self {
+    /// A stream at its start, which begins like `format`: what is an ISO image has no footer, whatever it ends with, as in a file.
+    pub fn new(inner: R, format: Format) -> Self {
         Self {
             inner,
+            looks: format == Format::Raw,
             held: vec![],
             received: 0,
             ended: false,
             footer: false,
         }
-    }
-
-    /// What was read.
-    pub fn into_inner(self) -> R {
-        self.inner
     }
 
     /// Bytes that were read so far, a footer included.
@@ -49,7 +50,7 @@ impl<R: Read> WithoutFooter<R> {
         let Ok(footer) = <&[u8; FOOTER_BYTES]>::try_from(&*self.held) else {
             return Ok(());
         };
-        if !footer.starts_with(COOKIE) {
+        if !self.looks || !footer.starts_with(COOKIE) {
             return Ok(());
         }
         if !is_fixed_footer(footer, self.received - FOOTER_BYTES as u64) {
@@ -110,13 +111,17 @@ mod tests {
         for len in [0, 1, 511, 512, 513, 70_000] {
             let disk: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let vhd = [&disk[..], &footer(len)].concat();
-            for (bytes, is_vhd) in [(&disk, false), (&vhd, true)] {
-                let mut stream = WithoutFooter::new(&**bytes);
+            for (bytes, format, expected) in [
+                (&disk, Format::Raw, &disk),
+                (&vhd, Format::Raw, &disk),
+                (&vhd, Format::Iso, &vhd),
+            ] {
+                let mut stream = WithoutFooter::new(&**bytes, format);
                 let mut found = vec![];
                 stream.read_to_end(&mut found).unwrap();
-                assert_eq!(stream.was_vhd(), is_vhd);
+                assert_eq!(stream.was_vhd(), bytes != expected);
                 assert_eq!(stream.received(), bytes.len() as u64);
-                assert!(found == disk, "{len}");
+                assert!(found == *expected, "{len}");
             }
         }
     }
@@ -127,7 +132,10 @@ mod tests {
         bent[100] ^= 1;
         for footer in [footer(4097), footer(0), bent] {
             let bytes = [vec![7; 4096], footer].concat();
-            let error = io::copy(&mut WithoutFooter::new(&*bytes), &mut io::sink());
+            let error = io::copy(
+                &mut WithoutFooter::new(&*bytes, Format::Raw),
+                &mut io::sink(),
+            );
             let error = error.unwrap_err().to_string();
             assert!(error.contains("footer of a VHD"), "{error}");
         }

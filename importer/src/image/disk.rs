@@ -219,7 +219,7 @@ impl DiskStream {
     ) -> Self {
         Self {
             format,
-            stream: WithoutFooter::new(stream),
+            stream: WithoutFooter::new(stream, format),
             promised,
             given: 0,
             ended: false,
@@ -250,8 +250,19 @@ impl DiskStream {
     /// of a VHD that the length leaves room for.
     pub fn virtual_len(&self) -> Option<u64> {
         let promised = self.promised?;
-        let may_be_vhd = promised % VHD_UNIT_BYTES == DETECT_TAIL_BYTES as u64;
-        (!may_be_vhd).then(|| promised.next_multiple_of(SECTOR_BYTES))
+        (!self.may_be_vhd(promised)).then(|| promised.next_multiple_of(SECTOR_BYTES))
+    }
+
+    /// Bytes that the disk has at least.
+    pub fn least_len(&self) -> u64 {
+        match self.promised {
+            Some(promised) if self.may_be_vhd(promised) => promised - DETECT_TAIL_BYTES as u64,
+            promised => promised.unwrap_or(0),
+        }
+    }
+
+    fn may_be_vhd(&self, promised: u64) -> bool {
+        self.format == Format::Raw && promised % VHD_UNIT_BYTES == DETECT_TAIL_BYTES as u64
     }
 
     /// Reads what is left, and makes sure that everything was compared.

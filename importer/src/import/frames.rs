@@ -10,7 +10,7 @@ use dvcr_core::disk::CanonicalQcow2;
 
 use super::{Import, ImportError, Imported, Phase, facts};
 use crate::{
-    format::{DiskImage, Format, WithoutFooter},
+    format::{DiskImage, Format},
     layout::{
         Clusters, DataPieces, ImageClusters, LayoutError, StreamClusters, Surrounding, encode,
     },
@@ -48,32 +48,25 @@ impl Import<'_> {
         self.send_kept(&spool, verbatim, file_len, dir, facts(image, len))
     }
 
-    /// Keeps the frames of a stream; also how long it was, what it turned out to be, and the stream itself, at its end.
+    /// Keeps the frames of a stream; also how long it was, and the stream itself, at its end.
     pub(super) fn keep_stream<R: Read + Send>(
         &self,
         stream: R,
-        format: Format,
+        verbatim: bool,
         dir: &Path,
-    ) -> Result<(FrameSpool, u64, Format, R), ImportError> {
+    ) -> Result<(FrameSpool, u64, R), ImportError> {
         let spool = FrameSpool::create(dir, self.options.work_bytes_max);
         let mut spool = spool.map_err(|error| LayoutError::Io(error.into()))?;
-        if format == Format::Iso {
+        if verbatim {
             let mut pieces = DataPieces::verbatim(StreamClusters::verbatim(stream, 0), 0);
             self.keep(&mut pieces, &mut spool, false)?;
             let clusters = pieces.into_parts().1;
-            return Ok((spool, clusters.len(), format, clusters.into_stream()));
+            return Ok((spool, clusters.len(), clusters.into_stream()));
         }
-        let mut pieces = DataPieces::disk(StreamClusters::disk(WithoutFooter::new(stream)));
+        let mut pieces = DataPieces::disk(StreamClusters::disk(stream));
         self.keep(&mut pieces, &mut spool, false)?;
         let clusters = pieces.into_parts().1;
-        let len = clusters.len();
-        let stream = clusters.into_stream();
-        let format = if stream.was_vhd() {
-            Format::Vhd
-        } else {
-            format
-        };
-        Ok((spool, len, format, stream.into_inner()))
+        Ok((spool, clusters.len(), clusters.into_stream()))
     }
 
     /// Compresses all pieces into the spool. What was made before an error stays there.

@@ -43,9 +43,9 @@ impl Import<'_> {
                 self.send_twice_read(&image, None, facts, dir)
             }
             Disk::Stream(stream) => {
-                let format = stream.format();
-                let (spool, disk_len, _, stream) = self.keep_stream(stream, format, dir)?;
-                // Its footer shows at the end only.
+                let verbatim = stream.format() == Format::Iso;
+                let (spool, disk_len, stream) = self.keep_stream(stream, verbatim, dir)?;
+                // The footer of a VHD shows at the end only.
                 let format = stream.format();
                 // Only now is it known that the registry gave the right bytes.
                 stream.finish().map_err(LayoutError::from)?;
@@ -54,7 +54,7 @@ impl Import<'_> {
                     virtual_len: disk_len.next_multiple_of(SECTOR_BYTES),
                     format: format.name(),
                 };
-                self.send_kept(&spool, format == Format::Iso, disk_len, dir, facts)
+                self.send_kept(&spool, verbatim, disk_len, dir, facts)
             }
         }
     }

@@ -12,7 +12,7 @@ use super::{
     watch::{Watch, Watched},
 };
 use crate::{
-    format::{Format, detect, limits::SECTOR_BYTES},
+    format::{Format, WithoutFooter, detect, limits::SECTOR_BYTES},
     input::{Input, InputError},
     layout::LayoutError,
     push::SourceFacts,
@@ -93,7 +93,14 @@ impl Import<'_> {
         watch: &Watch,
         dir: &Path,
     ) -> Result<Imported, ImportError> {
-        let (spool, len, format, _) = self.keep_stream(stream, format, dir)?;
+        let verbatim = format == Format::Iso;
+        let stream = WithoutFooter::new(stream, format);
+        let (spool, len, stream) = self.keep_stream(stream, verbatim, dir)?;
+        let format = if stream.was_vhd() {
+            Format::Vhd
+        } else {
+            format
+        };
         if len == 0 {
             let error = crate::format::FormatError::Broken {
                 format,
@@ -106,7 +113,7 @@ impl Import<'_> {
             virtual_len: len.next_multiple_of(SECTOR_BYTES),
             format: format.name(),
         };
-        self.send_kept(&spool, format == Format::Iso, len, dir, facts)
+        self.send_kept(&spool, verbatim, len, dir, facts)
     }
 
     pub(super) fn watched<R: Read>(&self, stream: R, watch: &Watch) -> Watched<R> {

@@ -182,6 +182,8 @@ struct Run<'a> {
     stopped: AtomicBool,
     /// Bytes of windows that were written.
     written_bytes: AtomicU64,
+    /// As many as that are durable. Locked while that changes.
+    synced_bytes: Mutex<u64>,
 }
 
 impl<'a> Run<'a> {
@@ -199,6 +201,7 @@ impl<'a> Run<'a> {
             error: Mutex::new(None),
             stopped: AtomicBool::new(false),
             written_bytes: AtomicU64::new(0),
+            synced_bytes: Mutex::new(0),
         }
     }
 
@@ -256,12 +259,19 @@ impl<'a> Run<'a> {
                 if self.stops() {
                     return Ok(());
                 }
-                next(buf)?
+                match next(buf) {
+                    Ok(Some(job)) => job,
+                    Ok(None) => return Ok(()),
+                    Err(error) => {
+                        // While nobody else can ask: a source that failed would give an end instead of its error.
+                        self.stop(error);
+                        return Ok(());
+                    }
+                }
             };
             let written = match job {
-                None => return Ok(()),
-                Some(Job::Window(window)) => self.window(&window, buf)?,
-                Some(Job::Filled { offset, len }) => self.filled(offset, &buf[..len], spare)?,
+                Job::Window(window) => self.window(&window, buf)?,
+                Job::Filled { offset, len } => self.filled(offset, &buf[..len], spare)?,
             };
             if let Some(written) = written {
                 self.note(written)?;
@@ -374,16 +384,22 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Notes a window that was written, at once: a sync may take seconds. A note that the power spares while it takes what was written does no
-    /// harm: nothing is left out of the next run before it was read back. Makes everything durable now and then, while the other
-    /// threads go on.
+    /// Notes a window that was written, at once: a sync may take seconds. A note that the power spares while it takes what was written
+    /// does no harm: nothing is left out of the next run before it was read back. Makes everything durable now and then.
     fn note(&self, written: Written) -> Result<(), PopulateError> {
         if let Some(state) = self.options.state {
             state.append(written).map_err(PopulateError::State)?;
         }
-        let before = self.written_bytes.fetch_add(written.len, Ordering::Relaxed);
-        if (before + written.len) / CHECKPOINT_BYTES > before / CHECKPOINT_BYTES {
+        self.written_bytes.fetch_add(written.len, Ordering::Relaxed);
+        // Who comes while somebody syncs waits, so that no more is dirty than that.
+        let mut synced = self
+            .synced_bytes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let written = self.written_bytes.load(Ordering::Relaxed);
+        if written - *synced >= CHECKPOINT_BYTES {
             self.sync()?;
+            *synced = written;
         }
         Ok(())
     }
@@ -400,11 +416,10 @@ impl<'a> Run<'a> {
     /// After a sync that failed, nobody knows what is durable: the page cache still gives what the device does not have, and another
     /// sync might succeed. So the next run must write everything again.
     fn not_durable(&self, error: io::Error) -> PopulateError {
-        match self.options.state.map(State::remove) {
-            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
-                PopulateError::State(error)
-            }
-            _ => PopulateError::Sync(error),
+        if let Some(state) = self.options.state {
+            // Where that fails, too, the target is opened in a way that forgets the page cache.
+            let _ = state.remove();
         }
+        PopulateError::Sync(error)
     }
 }

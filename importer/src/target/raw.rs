@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::{
         fd::AsRawFd,
         unix::fs::{FileExt, OpenOptionsExt},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom},
+    fs::{Advice, FallocateFlags, FlockOperation, OFlags, SeekFrom},
     io::Errno,
 };
 
@@ -37,6 +38,8 @@ pub struct RawOptions {
     pub keep: bool,
     /// Whether to write past the page cache, where that works.
     pub direct: bool,
+    /// Bytes that a disk of unknown length has at least.
+    pub least_len: u64,
 }
 
 /// A raw file or a block device, locked against a second writer.
@@ -96,8 +99,12 @@ impl RawTarget {
                 advice: "a larger volume, or a larger --size, is needed",
             })
         };
+        fits(options.least_len)?;
         let len = virtual_len.map(fits).transpose()?;
         let file = open_file(path, len, options.preallocate, options.keep)?;
+        if options.keep {
+            forget_cached(&file);
+        }
         Ok(Self {
             direct: options.direct.then(|| reopen_direct(&file)).flatten(),
             refused_direct: AtomicBool::new(false),
@@ -108,7 +115,8 @@ impl RawTarget {
             free,
             device: false,
             preallocate: options.preallocate,
-            known_zero: !options.keep,
+            // Space for the zeros of a disk whose length is not known yet is taken as they come.
+            known_zero: !options.keep && (len.is_some() || !options.preallocate),
             zeroing: AtomicU8::new(u8::from(options.preallocate)),
         })
     }
@@ -130,10 +138,14 @@ impl RawTarget {
                 _ => failed("open")(error),
             })?;
         lock(&file, path)?;
+        if options.keep {
+            forget_cached(&file);
+        }
         let len = rustix::fs::seek(&file, SeekFrom::End(0))
             .map_err(|errno| failed("find the length of")(errno.into()))?;
         let available = options.sizing.claim.map_or(len, |claim| claim.min(len));
-        if let Some(needed) = virtual_len.filter(|virtual_len| *virtual_len > available) {
+        let needed = virtual_len.unwrap_or(options.least_len);
+        if needed > available {
             return Err(TargetError::TooSmall {
                 path: path.to_owned(),
                 needed,
@@ -154,16 +166,6 @@ impl RawTarget {
             known_zero: options.known_zero,
             zeroing: AtomicU8::new(u8::from(options.preallocate)),
         })
-    }
-
-    fn write_zeros(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
-        while len > 0 {
-            let part = len.min(ZEROS.len() as u64);
-            self.file.write_all_at(&ZEROS[..part as usize], offset)?;
-            offset += part;
-            len -= part;
-        }
-        Ok(())
     }
 }
 
@@ -221,7 +223,7 @@ impl Target for RawTarget {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        self.write_zeros(offset, len)
+        write_zeros(&self.file, offset..offset + len)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -241,7 +243,7 @@ impl Target for RawTarget {
         }
         self.file.set_len(grown)?;
         if self.preallocate && self.len.is_none() {
-            allocate(&self.file, grown)?;
+            allocate(&self.file, len..grown)?;
         }
         self.file.sync_all()?;
         sync_parent(&self.path)?;
@@ -273,10 +275,16 @@ pub(super) fn open_file(
     if let Some(len) = len {
         file.set_len(len).map_err(failed("set the length of"))?;
         if preallocate {
-            allocate(&file, len).map_err(failed("take space for"))?;
+            allocate(&file, 0..len).map_err(failed("take space for"))?;
         }
     }
     Ok(file)
+}
+
+/// What is read back must be what the device has: after a sync that failed the page cache may have more.
+fn forget_cached(file: &File) {
+    // Best effort: such a failure is rare, and some file systems cache nothing.
+    let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
 }
 
 /// Only one writer at a time.
@@ -287,22 +295,25 @@ fn lock(file: &File, path: &Path) -> Result<(), TargetError> {
     })
 }
 
-/// Takes space for a file that has its length already.
-fn allocate(file: &File, len: u64) -> io::Result<()> {
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
-        // Nothing to take for an empty file.
-        Err(Errno::INVAL) if len == 0 => Ok(()),
-        Err(Errno::OPNOTSUPP) => {
-            let mut offset = 0;
-            while offset < len {
-                let part = (len - offset).min(ZEROS.len() as u64);
-                file.write_all_at(&ZEROS[..part as usize], offset)?;
-                offset += part;
-            }
-            Ok(())
-        }
+/// Takes space for a part of a file in which there is nothing yet, and which lies within the file's length.
+fn allocate(file: &File, Range { start, end }: Range<u64>) -> io::Result<()> {
+    if start == end {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), start, end - start) {
+        Err(Errno::OPNOTSUPP) => write_zeros(file, start..end),
         result => Ok(result?),
     }
+}
+
+fn write_zeros(file: &File, range: Range<u64>) -> io::Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        let part = (range.end - at).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..part as usize], at)?;
+        at += part;
+    }
+    Ok(())
 }
 
 /// The name of a new file is durable, too.

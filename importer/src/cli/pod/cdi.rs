@@ -32,6 +32,7 @@ use dvcr_importer::{
     checksum::Mismatch,
     image::Image,
     import::{find, in_one_line},
+    populate::PopulateError,
     source::Location,
     target::TargetError,
 };
@@ -263,6 +264,11 @@ fn reason(error: &anyhow::Error) -> String {
     {
         return format!(
             "Virtual image size {needed} is larger than the reported available storage {available}. A larger PVC is required. ({text})"
+        );
+    }
+    if let Some(PopulateError::TooSmall(available)) = find(error.as_ref()) {
+        return format!(
+            "Virtual image size is larger than the reported available storage {available}. A larger PVC is required. ({text})"
         );
     }
     match find::<std::io::Error>(error.as_ref()) {
