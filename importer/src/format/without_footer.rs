@@ -11,14 +11,12 @@ use super::{
 /// an error if it does not fit the disk.
 pub struct WithoutFooter<R> {
     inner: R,
-    /// Whether it may be a VHD.
-    looks: bool,
+    format: Format,
     /// The last bytes that were read, not given yet.
     held: Vec<u8>,
     /// Bytes that were read.
     received: u64,
     ended: bool,
-    footer: bool,
 }
 
 impl<R: Read> WithoutFooter<R> {
@@ -26,11 +24,10 @@ impl<R: Read> WithoutFooter<R> {
     pub fn new(inner: R, format: Format) -> Self {
         Self {
             inner,
-            looks: format == Format::Raw,
+            format,
             held: vec![],
             received: 0,
             ended: false,
-            footer: false,
         }
     }
 
@@ -39,9 +36,9 @@ impl<R: Read> WithoutFooter<R> {
         self.received
     }
 
-    /// Whether there was a footer. Known at the end.
-    pub fn was_vhd(&self) -> bool {
-        self.footer
+    /// What the stream is. That it is a VHD is known at the end.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Looks at the last bytes.
@@ -50,7 +47,7 @@ impl<R: Read> WithoutFooter<R> {
         let Ok(footer) = <&[u8; FOOTER_BYTES]>::try_from(&*self.held) else {
             return Ok(());
         };
-        if !self.looks || !footer.starts_with(COOKIE) {
+        if self.format != Format::Raw || !footer.starts_with(COOKIE) {
             return Ok(());
         }
         if !is_fixed_footer(footer, self.received - FOOTER_BYTES as u64) {
@@ -59,7 +56,7 @@ impl<R: Read> WithoutFooter<R> {
                 "the disk ends with the footer of a VHD that does not fit it: it is broken, or only a part of a file",
             ));
         }
-        self.footer = true;
+        self.format = Format::Vhd;
         self.held.clear();
         Ok(())
     }
@@ -119,7 +116,7 @@ mod tests {
                 let mut stream = WithoutFooter::new(&**bytes, format);
                 let mut found = vec![];
                 stream.read_to_end(&mut found).unwrap();
-                assert_eq!(stream.was_vhd(), bytes != expected);
+                assert_eq!(stream.format() == Format::Vhd, bytes != expected);
                 assert_eq!(stream.received(), bytes.len() as u64);
                 assert!(found == *expected, "{len}");
             }

@@ -200,7 +200,6 @@ const VHD_UNIT_BYTES: u64 = 1 << 20;
 ///
 /// Its end is an error if its bytes were not those that were promised.
 pub struct DiskStream {
-    format: Format,
     stream: WithoutFooter<Unwrapped>,
     /// Length that was promised, not rounded, a footer included.
     promised: Option<u64>,
@@ -218,7 +217,6 @@ impl DiskStream {
         verdict: Option<Verdict>,
     ) -> Self {
         Self {
-            format,
             stream: WithoutFooter::new(stream, format),
             promised,
             given: 0,
@@ -239,11 +237,7 @@ impl DiskStream {
 
     /// [`Format::Raw`] or [`Format::Iso`]; at the end perhaps [`Format::Vhd`].
     pub fn format(&self) -> Format {
-        if self.stream.was_vhd() {
-            Format::Vhd
-        } else {
-            self.format
-        }
+        self.stream.format()
     }
 
     /// Length of the disk in bytes, a multiple of [`SECTOR_BYTES`]; `None` if only the end will tell, such as whether there is the footer
@@ -262,7 +256,7 @@ impl DiskStream {
     }
 
     fn may_be_vhd(&self, promised: u64) -> bool {
-        self.format == Format::Raw && promised % VHD_UNIT_BYTES == DETECT_TAIL_BYTES as u64
+        self.format() != Format::Iso && promised % VHD_UNIT_BYTES == DETECT_TAIL_BYTES as u64
     }
 
     /// Reads what is left, and makes sure that everything was compared.
@@ -304,7 +298,7 @@ impl Read for DiskStream {
 impl std::fmt::Debug for DiskStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DiskStream")
-            .field("format", &self.format)
+            .field("format", &self.format())
             .field("promised", &self.promised)
             .finish_non_exhaustive()
     }

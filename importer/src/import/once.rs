@@ -96,11 +96,7 @@ impl Import<'_> {
         let verbatim = format == Format::Iso;
         let stream = WithoutFooter::new(stream, format);
         let (spool, len, stream) = self.keep_stream(stream, verbatim, dir)?;
-        let format = if stream.was_vhd() {
-            Format::Vhd
-        } else {
-            format
-        };
+        let format = stream.format();
         if len == 0 {
             let error = crate::format::FormatError::Broken {
                 format,

@@ -6,7 +6,7 @@ use std::{
     ops::Range,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread,
 };
@@ -180,10 +180,8 @@ struct Run<'a> {
     /// Why it has to stop, once it has to.
     error: Mutex<Option<PopulateError>>,
     stopped: AtomicBool,
-    /// Bytes of windows that were written.
-    written_bytes: AtomicU64,
-    /// As many as that are durable. Locked while that changes.
-    synced_bytes: Mutex<u64>,
+    /// Bytes that were written and may not be durable. Locked during a sync, so that no more become that.
+    dirty_bytes: Mutex<u64>,
 }
 
 impl<'a> Run<'a> {
@@ -200,8 +198,7 @@ impl<'a> Run<'a> {
             progress,
             error: Mutex::new(None),
             stopped: AtomicBool::new(false),
-            written_bytes: AtomicU64::new(0),
-            synced_bytes: Mutex::new(0),
+            dirty_bytes: Mutex::new(0),
         }
     }
 
@@ -390,16 +387,14 @@ impl<'a> Run<'a> {
         if let Some(state) = self.options.state {
             state.append(written).map_err(PopulateError::State)?;
         }
-        self.written_bytes.fetch_add(written.len, Ordering::Relaxed);
-        // Who comes while somebody syncs waits, so that no more is dirty than that.
-        let mut synced = self
-            .synced_bytes
+        let mut dirty = self
+            .dirty_bytes
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let written = self.written_bytes.load(Ordering::Relaxed);
-        if written - *synced >= CHECKPOINT_BYTES {
+        *dirty += written.len;
+        if *dirty >= CHECKPOINT_BYTES {
             self.sync()?;
-            *synced = written;
+            *dirty = 0;
         }
         Ok(())
     }
