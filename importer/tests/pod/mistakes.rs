@@ -158,7 +158,7 @@ fn ten_mistakes() {
     );
     let full = Container::new().with_room("16m");
     let ended = full.command(&[], &["populate", &endless.url, target]);
-    ended.failed("No space left on device");
+    ended.failed("the disk does not fit: the target holds");
     // The same on the way in.
     let ended = container.command(&[], &["import", &missing, &place]);
     ended.failed("there is no such file (404");
