@@ -310,7 +310,7 @@ mod tests {
             urgency(room, dead_bytes)
         };
         assert_eq!(check(1100, 0), 0.0);
-        assert_eq!(check(1100, 250), 0.25);
+        assert_eq!(check(1100, 500), 0.5);
         assert_eq!(check(200, 500), SHARE_URGENT);
         assert_eq!(check(100, 0), 1.0);
         assert_eq!(check(0, 0), 1.0);
