@@ -51,9 +51,9 @@ pub struct RawTarget {
     direct: Option<File>,
     refused_direct: AtomicBool,
     len: Option<u64>,
-    sizing: Sizing,
-    /// Bytes that a disk can have on a device, or that were free for a file.
-    free: u64,
+    room: u64,
+    /// What a file of unknown length grows to.
+    least_len: u64,
     device: bool,
     preallocate: bool,
     /// Whether what was not written reads as zeros.
@@ -111,8 +111,8 @@ impl RawTarget {
             path: path.to_owned(),
             file,
             len,
-            sizing: options.sizing,
-            free,
+            room: len.unwrap_or_else(|| options.sizing.usable(free)),
+            least_len: options.sizing.least_len(free),
             device: false,
             preallocate: options.preallocate,
             // Space for the zeros of a disk whose length is not known yet is taken as they come.
@@ -159,8 +159,8 @@ impl RawTarget {
             path: path.to_owned(),
             file,
             len: Some(len),
-            sizing: options.sizing,
-            free: available,
+            room: available,
+            least_len: 0,
             device: true,
             preallocate: options.preallocate,
             known_zero: options.known_zero,
@@ -175,11 +175,7 @@ impl Target for RawTarget {
     }
 
     fn room(&self) -> u64 {
-        match self.len {
-            _ if self.device => self.free,
-            Some(len) => len,
-            None => self.sizing.usable(self.free),
-        }
+        self.room
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
@@ -235,8 +231,7 @@ impl Target for RawTarget {
             self.file.sync_all()?;
             return Ok(self.len.unwrap_or(len));
         }
-        let grown = self.sizing.file_len(len, self.free);
-        let grown = grown.map_err(|_| io::Error::from(io::ErrorKind::StorageFull))?;
+        let grown = len.max(self.least_len);
         if self.len.is_none() {
             // What an earlier run may have left behind the disk becomes zeros.
             self.file.set_len(len)?;

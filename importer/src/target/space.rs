@@ -30,10 +30,12 @@ impl Sizing {
         if virtual_len > usable {
             return Err(usable);
         }
-        Ok(match self.claim {
-            Some(claim) => virtual_len.max(claim.min(usable)),
-            None => virtual_len,
-        })
+        Ok(virtual_len.max(self.least_len(free)))
+    }
+
+    /// What a shorter disk grows to; 0 without a claim.
+    pub(super) fn least_len(&self, free: u64) -> u64 {
+        self.claim.map_or(0, |claim| claim.min(self.usable(free)))
     }
 
     /// The longest disk that fits where `free` bytes are free.
