@@ -2,33 +2,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod resume;
+mod streams;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
     fs,
-    io::{self, Cursor},
-    os::unix::fs::FileExt,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use dvcr_core::disk::CanonicalQcow2;
 use dvcr_importer::{
     format::DiskImage,
-    image::DiskStream,
     layout::{Archive, Content, write_layer},
-    populate::{
-        Header, Options, PopulateError, Progress, State, WINDOW_BYTES, populate, populate_blank,
-        populate_stream,
-    },
-    source::ReadAt,
+    populate::{Options, PopulateError, Progress, populate, populate_blank, populate_stream},
     target::{
         Place, Qcow2Target, RawOptions, RawTarget, Sizing, Target, TargetError, stored_clusters,
     },
-    wrapping::Unwrapped,
 };
 use support::{
     Bench, CONTENTS, Pattern, open, run, text,
@@ -61,15 +53,6 @@ fn raw_target(
         || RawTarget::open(&place, Some(image.virtual_len()), options),
         |error| matches!(error, TargetError::Busy(_)),
     )
-}
-
-fn open_state(path: &Path, image: &str) -> State {
-    let header = header(image);
-    unlocked(
-        || State::open(path, &header),
-        |error| error.kind() == io::ErrorKind::WouldBlock,
-    )
-    .unwrap()
 }
 
 fn write(image: &DiskImage, target: &dyn Target) -> Progress {
@@ -307,8 +290,7 @@ fn disks_grow_to_their_claim() {
             },
             ..RawOptions::default()
         };
-        let stream = Unwrapped::new(fs::File::open(&bench.raw).unwrap(), 1 << 40).unwrap();
-        let stream = DiskStream::unverified(stream).unwrap().unwrap();
+        let stream = streams::of(fs::File::open(&bench.raw).unwrap());
         let streamed = bench.path("streamed.img");
         let target = RawTarget::open(&Place::of(&streamed).unwrap(), None, options).unwrap();
         let result = populate_stream(stream, &target, Options::new(&GO_ON), &Progress::default());
@@ -344,8 +326,7 @@ fn preallocated_disks_take_their_space() {
     assert!(allocated(&path) >= 64 << 20);
 
     // Its length shows at its end only, and it grows.
-    let stream = Unwrapped::new(fs::File::open(&bench.raw).unwrap(), 1 << 40).unwrap();
-    let stream = DiskStream::unverified(stream).unwrap().unwrap();
+    let stream = streams::of(fs::File::open(&bench.raw).unwrap());
     let streamed = RawOptions {
         sizing: Sizing {
             claim: Some(80 << 20),
@@ -387,316 +368,6 @@ fn blank_disks() {
     for path in [&dir.path().join("disk.img"), device.file()] {
         assert!(fs::read(path).unwrap() == vec![0; 32 << 20]);
         assert_eq!(allocated(path), 0);
-    }
-}
-
-/// A stream whose length nobody knows grows its file, and stops at the end of a device.
-#[test]
-fn streams_are_written_as_they_come() {
-    for (pattern, len) in CONTENTS {
-        let bench = Bench::new(pattern, len);
-        let path = bench.path("disk.img");
-        let sectors = len.next_multiple_of(512);
-        for gzip in [false, true] {
-            let stream = || {
-                let mut bytes = fs::read(&bench.raw).unwrap();
-                if gzip {
-                    let mut encoder =
-                        flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
-                    io::copy(&mut Cursor::new(bytes), &mut encoder).unwrap();
-                    bytes = encoder.finish().unwrap();
-                }
-                let stream = Unwrapped::new(Cursor::new(bytes), 1 << 40).unwrap();
-                DiskStream::unverified(stream).unwrap().unwrap()
-            };
-            fs::write(&path, vec![0xAA; 5 << 20]).unwrap();
-            let target =
-                RawTarget::open(&Place::of(&path).unwrap(), None, RawOptions::default()).unwrap();
-            let progress = Progress::default();
-            let written =
-                populate_stream(stream(), &target, Options::new(&GO_ON), &progress).unwrap();
-            assert_eq!(written, sectors);
-            drop(target);
-            assert_eq!(fs::metadata(&path).unwrap().len(), sectors);
-            same_disk("raw", &path, &bench.raw);
-            assert!(allocated(&path) <= allocated(&bench.raw) + (1 << 20));
-            fs::remove_file(&path).unwrap();
-
-            if len > 64 << 20 {
-                continue;
-            }
-            for (room, fits) in [
-                (sectors + 4096, true),
-                (sectors.saturating_sub(4096), false),
-            ] {
-                let device = LoopDevice::new(bench.dir.path(), room / 512 * 512, 0xAA);
-                if room == 0 {
-                    continue;
-                }
-                let place = Place::of(device.path()).unwrap();
-                let target = RawTarget::open(&place, None, RawOptions::default()).unwrap();
-                let result = populate_stream(stream(), &target, Options::new(&GO_ON), &progress);
-                drop(target);
-                if fits {
-                    assert_eq!(result.unwrap(), room / 512 * 512);
-                    same_disk("raw", device.path(), &bench.raw);
-                } else {
-                    assert!(
-                        matches!(result, Err(PopulateError::TooSmall(_))),
-                        "{result:?}"
-                    );
-                }
-            }
-        }
-    }
-}
-
-/// A source that can be told to fail, and counts what is read.
-struct Flaky {
-    inner: Vec<u8>,
-    reads_left: std::sync::atomic::AtomicI64,
-    read: std::sync::atomic::AtomicU64,
-}
-
-impl Flaky {
-    fn new(inner: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self {
-            inner,
-            reads_left: i64::MAX.into(),
-            read: 0.into(),
-        })
-    }
-}
-
-impl ReadAt for Flaky {
-    fn len(&self) -> u64 {
-        self.inner.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        if self.reads_left.fetch_sub(1, Ordering::Relaxed) <= 0 {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        self.read.fetch_add(buf.len() as u64, Ordering::Relaxed);
-        self.inner.read_at(offset, buf)
-    }
-}
-
-fn header(image: &str) -> Header {
-    Header {
-        image: image.to_owned(),
-        virtual_len: 64 << 20,
-        target: "raw".to_owned(),
-    }
-}
-
-fn flaky_disk(bench: &Bench) -> (Arc<Flaky>, DiskImage) {
-    let source = Flaky::new(fs::read(&bench.raw).unwrap());
-    let image = DiskImage::open(source.clone()).unwrap();
-    (source, image)
-}
-
-/// What an earlier run wrote is not read from the source again, unless somebody changed it since.
-#[test]
-fn a_run_that_failed_goes_on() {
-    let bench = Bench::new(Pattern::Incompressible, 64 << 20);
-    let (source, image) = flaky_disk(&bench);
-    let state_path = bench.path("state");
-    let device = LoopDevice::new(bench.dir.path(), 64 << 20, 0xAA);
-    let file = bench.path("disk.img");
-    let run = |path: &Path, name: &str| {
-        source.read.store(0, Ordering::Relaxed);
-        let state = open_state(&state_path, name);
-        let options = RawOptions {
-            keep: state.is_resumed(),
-            ..RawOptions::default()
-        };
-        let target = raw_target(path, &image, options).unwrap();
-        let progress = Progress::default();
-        let options = Options {
-            threads: 3,
-            state: Some(&state),
-            cancel: &GO_ON,
-        };
-        let result = populate(&image, &target, options, &progress);
-        if result.is_ok() {
-            state.remove().unwrap();
-        }
-        (result, progress, source.read.load(Ordering::Relaxed))
-    };
-    for path in [device.path(), &file] {
-        source.reads_left.store(9, Ordering::Relaxed);
-        let (result, ..) = run(path, "one");
-        let error = result.unwrap_err();
-        assert!(matches!(error, PopulateError::Disk(_)), "{error}");
-        source.reads_left.store(i64::MAX, Ordering::Relaxed);
-        let (result, progress, read) = run(path, "one");
-        result.unwrap();
-        assert!(progress.kept() >= 7 * WINDOW_BYTES, "{progress:?}");
-        assert_eq!(progress.kept() + read, 64 << 20);
-        same_disk("raw", path, &bench.raw);
-
-        // The state of another image, and a target that was changed.
-        source.reads_left.store(9, Ordering::Relaxed);
-        run(path, "one").0.unwrap_err();
-        source.reads_left.store(9, Ordering::Relaxed);
-        let (result, progress, _) = run(path, "two");
-        result.unwrap_err();
-        assert_eq!(progress.kept(), 0);
-        let target = fs::File::options().write(true).open(path).unwrap();
-        target.write_all_at(b"changed", WINDOW_BYTES + 99).unwrap();
-        drop(target);
-        source.reads_left.store(i64::MAX, Ordering::Relaxed);
-        let (result, progress, read) = run(path, "two");
-        result.unwrap();
-        assert!(progress.kept() >= 6 * WINDOW_BYTES, "{progress:?}");
-        assert_eq!(progress.kept() + read, 64 << 20);
-        same_disk("raw", path, &bench.raw);
-    }
-}
-
-/// Asked to stop, it stops, and what it wrote is known.
-#[test]
-fn a_run_that_was_stopped_goes_on() {
-    struct Stopping(Vec<u8>, Arc<AtomicBool>);
-
-    impl ReadAt for Stopping {
-        fn len(&self) -> u64 {
-            self.0.len() as u64
-        }
-
-        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-            if offset > 40 << 20 {
-                self.1.store(true, Ordering::Relaxed);
-            }
-            self.0.read_at(offset, buf)
-        }
-    }
-
-    let bench = Bench::new(Pattern::Incompressible, 64 << 20);
-    let cancel = Arc::new(AtomicBool::new(false));
-    let source = Stopping(fs::read(&bench.raw).unwrap(), cancel.clone());
-    let image = DiskImage::open(Arc::new(source)).unwrap();
-    let path = bench.path("disk.img");
-    // Opening looked at the disk's end.
-    cancel.store(false, Ordering::Relaxed);
-    let state = open_state(&bench.path("state"), "one");
-    let target = raw_target(&path, &image, RawOptions::default()).unwrap();
-    let options = Options {
-        threads: 2,
-        state: Some(&state),
-        cancel: &cancel,
-    };
-    let result = populate(&image, &target, options, &Progress::default());
-    assert!(
-        matches!(result, Err(PopulateError::Cancelled)),
-        "{result:?}"
-    );
-    drop((state, target));
-    let state = open_state(&bench.path("state"), "one");
-    assert!(state.is_resumed());
-}
-
-/// The page cache still gives what the device did not take: read back, it would count as written.
-#[test]
-fn what_a_failed_sync_left_in_doubt_is_not_taken_for_written() {
-    struct Unsyncable(RawTarget);
-
-    impl Target for Unsyncable {
-        fn guest_len(&self) -> Option<u64> {
-            self.0.guest_len()
-        }
-
-        fn room(&self) -> u64 {
-            self.0.room()
-        }
-
-        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-            self.0.read_at(offset, buf)
-        }
-
-        fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            self.0.write_at(offset, data)
-        }
-
-        fn zero_at(&self, offset: u64, len: u64) -> io::Result<()> {
-            self.0.zero_at(offset, len)
-        }
-
-        fn sync(&self) -> io::Result<()> {
-            Err(io::Error::from_raw_os_error(5))
-        }
-
-        fn finish(&self, len: u64) -> io::Result<u64> {
-            self.0.finish(len)
-        }
-    }
-
-    let bench = Bench::new(Pattern::Incompressible, 16 << 20);
-    let image = open(&bench.raw).unwrap();
-    let target = raw_target(&bench.path("disk.img"), &image, RawOptions::default()).unwrap();
-    let state = open_state(&bench.path("state"), "one");
-    let options = Options {
-        state: Some(&state),
-        ..Options::new(&GO_ON)
-    };
-    let result = populate(&image, &Unsyncable(target), options, &Progress::default());
-    assert!(matches!(result, Err(PopulateError::Sync(_))), "{result:?}");
-    drop(state);
-    let state = open_state(&bench.path("state"), "one");
-    assert!(!state.is_resumed());
-}
-
-/// What a stream has at least must fit before anything is changed.
-#[test]
-fn a_stream_that_cannot_fit_changes_nothing() {
-    let bench = Bench::new(Pattern::Mixed, 1 << 20);
-    let device = LoopDevice::new(bench.dir.path(), 4 << 20, 0xAA);
-    let file = bench.path("disk.img");
-    fs::write(&file, "kept").unwrap();
-    for path in [device.path(), &file] {
-        let options = RawOptions {
-            least_len: (4 << 20) + 1,
-            sizing: Sizing {
-                claim: Some(4 << 20),
-                ..Sizing::default()
-            },
-            ..RawOptions::default()
-        };
-        let target = RawTarget::open(&Place::of(path).unwrap(), None, options);
-        assert!(matches!(target, Err(TargetError::TooSmall { .. })));
-    }
-    assert_eq!(fs::read(&file).unwrap(), b"kept");
-}
-
-/// A stream that goes on behind what was promised is not written beyond it.
-#[test]
-fn a_stream_that_is_longer_than_promised() {
-    let bench = Bench::new(Pattern::Incompressible, 16 << 20);
-    let small = bench.path("small");
-    let place = Place::of(&small).unwrap();
-    let target = RawTarget::open(&place, Some(4 << 20), RawOptions::default()).unwrap();
-    let stream = Unwrapped::new(fs::File::open(&bench.raw).unwrap(), 1 << 40).unwrap();
-    let stream = DiskStream::unverified(stream).unwrap().unwrap();
-    let result = populate_stream(stream, &target, Options::new(&GO_ON), &Progress::default());
-    assert!(matches!(result, Err(PopulateError::TooSmall(_))));
-    assert!(fs::metadata(&small).unwrap().len() <= 4 << 20);
-}
-
-/// Its footer comes last, and is no sector of the disk. A device that is as long as the disk is long enough.
-#[test]
-fn a_fixed_vhd_in_a_stream() {
-    let bench = Bench::new(Pattern::Mixed, 2 << 20);
-    let vhd = bench.image("vpc", &["-o", "subformat=fixed,force_size=on"]);
-    let device = LoopDevice::new(bench.dir.path(), 2 << 20, 0xAA);
-    for path in [&bench.path("out"), device.path()] {
-        let stream = Unwrapped::new(fs::File::open(&vhd).unwrap(), 1 << 40).unwrap();
-        let stream = DiskStream::unverified(stream).unwrap().unwrap();
-        let place = Place::of(path).unwrap();
-        let target = RawTarget::open(&place, None, RawOptions::default()).unwrap();
-        let len = populate_stream(stream, &target, Options::new(&GO_ON), &Progress::default());
-        assert_eq!(len.unwrap(), 2 << 20, "{place:?}");
-        same_disk("raw", path, &bench.raw);
     }
 }
 
