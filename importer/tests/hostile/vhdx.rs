@@ -123,20 +123,60 @@ fn headers_and_tables() {
     );
 }
 
-/// Images as writers leave them that are killed at every step of their way.
+/// Images as a writer leaves them that is killed at every step of its way: QEMU's writes up to the step.
 fn killed(bench: &Bench) -> impl Iterator<Item = Vec<u8>> {
     let path = bench.image("vhdx", &["-o", "block_size=1M"]);
-    let killed = bench.path("killed");
-    let calls = ["fdatasync", "pwrite64"].into_iter();
-    calls.flat_map(|call| (1..9).map(move |n| (call, n))).map(move |(call, n)| {
-        fs::copy(&path, &killed).unwrap();
-        let script = format!(
-            "strace -f -qq -o /dev/null -e trace={call} -e inject={call}:signal=SIGKILL:when={n} \
-             qemu-io -f vhdx -c 'write -P 0x21 3M 100k' -c 'write -P 0x22 5M 4k' $1 >/dev/null || [ $? = 137 ]"
-        );
-        run("sh", &["-ec", &script, "sh", text(&killed)]);
-        fs::read(&killed).unwrap()
-    })
+    let trace = bench.path("trace");
+    let mut image = fs::read(&path).unwrap();
+    let script = "strace -f -qq -xx -s 1048576 -o $1 -e signal=none -e trace=pwrite64,ftruncate \
+                  qemu-io -f vhdx -c 'write -P 0x21 3M 100k' -c 'write -P 0x22 5M 4k' $2 >/dev/null";
+    run("sh", &["-ec", script, "sh", text(&trace), text(&path)]);
+    let trace = fs::read_to_string(&trace).unwrap();
+    let calls = trace.lines().filter(|line| !line.contains(" resumed>"));
+    let steps = calls.map(|line| Step::parse(line).expect(line));
+    let images: Vec<_> = steps
+        .map(|step| {
+            step.apply(&mut image);
+            image.clone()
+        })
+        .collect();
+    assert!(
+        image == fs::read(&path).unwrap(),
+        "not all writes were seen"
+    );
+    images.into_iter()
+}
+
+/// What a writer does to its file.
+enum Step {
+    Write(usize, Vec<u8>),
+    Truncate(usize),
+}
+
+impl Step {
+    /// One line of strace, such as `17 pwrite64(4, "\x68\x65", 2, 65536) = 2`.
+    fn parse(line: &str) -> Option<Self> {
+        let (call, rest) = line.split_once('(')?;
+        let args = rest.split([')', '<']).next()?;
+        let at = args.rsplit(", ").next()?.trim().parse().ok()?;
+        if call.ends_with("ftruncate") {
+            return Some(Self::Truncate(at));
+        }
+        let bytes = args.split('"').nth(1)?.split("\\x").skip(1);
+        let bytes = bytes.map(|byte| u8::from_str_radix(byte, 16).ok());
+        Some(Self::Write(at, bytes.collect::<Option<_>>()?))
+    }
+
+    fn apply(self, image: &mut Vec<u8>) {
+        match self {
+            Self::Truncate(len) => image.resize(len, 0),
+            Self::Write(at, bytes) => {
+                let end = at + bytes.len();
+                image.resize(image.len().max(end), 0);
+                image[at..end].copy_from_slice(&bytes);
+            }
+        }
+    }
 }
 
 /// Whether the newest header says that there is a log.
@@ -147,9 +187,10 @@ fn has_log(image: &[u8]) -> bool {
     image[newest + 48..newest + 64] != [0; 16]
 }
 
-/// An image whose last writer was killed.
+/// An image whose last writer was killed after it had written its log.
 pub(crate) fn dirty(bench: &Bench) -> Vec<u8> {
-    killed(bench).find(|image| has_log(image)).unwrap()
+    let usable = |image: &Vec<u8>| has_log(image) && read_all(image).is_ok();
+    killed(bench).find(usable).unwrap()
 }
 
 /// Where the BAT lies: offset and length.
