@@ -23,4 +23,4 @@ step cargo clippy --locked --workspace --all-targets -- -D warnings
 step tools/install.sh clients
 step cargo test --locked --workspace
 # Other seeds than those of every run: power failures and collectors in some thousand orders.
-step env DVCR_SIMULATION_SEEDS=300..3300 cargo test --locked -p dvcr --lib a_committed_manifest_always_reads_back_in_full
+step env DVCR_SIMULATION_SEEDS=300..3300 cargo test --locked --workspace --lib a_committed_manifest_always_reads_back_in_full

@@ -2,11 +2,12 @@
 
 use std::{
     io::{self, Read},
+    mem,
     ops::Range,
     sync::Arc,
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use dvcr_client::BlobReader;
 use dvcr_core::oci::{Descriptor, Digest, Reference};
 use quick_cache::sync::Cache;
@@ -14,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Document, Repository};
-use crate::source::{ReadAt, check_range, retry::SourceError};
+use crate::source::{PieceSender, Pieces, ReadAt, check_range, retry::SourceError};
 
 /// What is fetched at a time: some ten frames of our layout, so that requests cost little beside what they bring, and so does what is
 /// fetched again at the edges of what an earlier run wrote.
@@ -22,6 +23,12 @@ const WINDOW_BYTES: u64 = 512 << 10;
 
 /// Windows that are kept for those who read neighbours of what was asked for: 32 MiB.
 const WINDOWS: usize = 64;
+
+/// What a stream gives its reader at a time: to wake it for each piece of the network costs more than what is in it.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Pieces that wait for the reader of a stream, so that the network goes on while it decodes: 1 MiB.
+const PIECES_AHEAD: usize = 4;
 
 /// A repository that is asked over the network. Its methods block: they are not for threads of the runtime.
 #[derive(Clone, Debug)]
@@ -92,12 +99,35 @@ impl Repository for Registry {
     fn stream_from(&self, blob: &Descriptor, start: u64) -> io::Result<Box<dyn Read + Send>> {
         // A range even of everything: whoever reads it compares its digest, once is enough.
         let reader = self.repository.blob_range(&blob.digest, start..blob.size);
-        Ok(Box::new(RemoteStream {
-            reader: self.wait(reader)?,
-            registry: self.clone(),
-            chunk: Bytes::new(),
-        }))
+        let reader = self.wait(reader)?;
+        let stop = self.stop.clone();
+        let pieces = Pieces::receive(&self.runtime, PIECES_AHEAD, |out| async move {
+            tokio::select! {
+                () = stop.cancelled() => Err(SourceError::Stopped.into()),
+                end = read_ahead(reader, &out) => end.map_err(failed),
+            }
+        });
+        Ok(Box::new(pieces))
     }
+}
+
+/// Gives out a blob, in pieces of about [`PIECE_BYTES`]. A connection that breaks is replaced by the client.
+async fn read_ahead(
+    mut reader: BlobReader,
+    out: &PieceSender<io::Error>,
+) -> Result<(), dvcr_client::Error> {
+    let mut piece = Vec::with_capacity(PIECE_BYTES);
+    while let Some(chunk) = reader.chunk().await? {
+        if piece.len() + chunk.len() > PIECE_BYTES {
+            let full = mem::replace(&mut piece, Vec::with_capacity(PIECE_BYTES));
+            if out.send(Ok(Some(full.into()))).await.is_err() {
+                return Ok(());
+            }
+        }
+        piece.extend_from_slice(&chunk);
+    }
+    let _ = out.send(Ok(Some(piece.into()))).await;
+    Ok(())
 }
 
 /// The client's error inside, and what helps by its kind.
@@ -160,26 +190,5 @@ impl ReadAt for RemoteBlob {
             rest = behind;
         }
         Ok(())
-    }
-}
-
-/// A blob from its start to its end. A connection that breaks is replaced by the client.
-struct RemoteStream {
-    reader: BlobReader,
-    registry: Registry,
-    chunk: Bytes,
-}
-
-impl Read for RemoteStream {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.chunk.is_empty() {
-            match self.registry.wait(self.reader.chunk())? {
-                Some(chunk) => self.chunk = chunk,
-                None => return Ok(0),
-            }
-        }
-        let len = self.chunk.len().min(buf.len());
-        self.chunk.copy_to_slice(&mut buf[..len]);
-        Ok(len)
     }
 }

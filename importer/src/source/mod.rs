@@ -19,6 +19,7 @@ mod file;
 pub mod http;
 pub mod location;
 pub mod object;
+mod pieces;
 mod remote;
 pub mod retry;
 mod slice;
@@ -27,9 +28,8 @@ use std::{io, sync::Arc};
 
 pub use file::FileSource;
 pub use location::Location;
-pub use remote::{
-    CONNECTIONS, CONNECTIONS_MAX, Ranged, Remote, RemoteOptions, RemoteParts, RemoteStream,
-};
+pub use pieces::{PieceSender, Pieces};
+pub use remote::{CONNECTIONS, CONNECTIONS_MAX, Ranged, Remote, RemoteOptions, RemoteParts};
 pub use slice::{Reader, Slice};
 
 /// A source whose length is known and whose bytes do not change while it is read.

@@ -3,7 +3,7 @@
 mod ranged;
 
 use std::{
-    io::{self, Read},
+    io,
     ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
@@ -12,13 +12,14 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     fetch::{Fetch, FetchError, Opened, Version},
+    pieces::{PieceSender, Pieces},
     retry::{RetryPolicy, SourceError, Tries},
 };
 
@@ -136,7 +137,7 @@ impl Remote {
 
     /// The file from `start` on, which is not beyond its end. `before` has hashed everything before `start`: where the server
     /// can only begin at 0, what it sends again must be the same.
-    pub fn stream(&self, start: u64, before: blake3::Hasher) -> RemoteStream {
+    pub fn stream(&self, start: u64, before: blake3::Hasher) -> Pieces<SourceError> {
         let link = self.link.clone();
         let first = self
             .first
@@ -145,24 +146,15 @@ impl Remote {
             .take();
         let len = self.length().filter(|_| link.ranges);
         let ahead = if len.is_some() { 1 } else { CHUNKS_AHEAD };
-        let (sender, receiver) = mpsc::channel(ahead);
-        let task = link.runtime.clone().spawn(async move {
+        Pieces::receive(&self.link.runtime, ahead, |out| async move {
             let work = async {
                 match len {
-                    Some(len) => link.clone().parallel(start..len, &sender).await,
-                    None => link.follow(first, start, before, &sender).await,
+                    Some(len) => link.clone().parallel(start..len, &out).await,
+                    None => link.follow(first, start, before, &out).await,
                 }
             };
-            let end = until_stopped(&link.options.stop, work).await;
-            // Nobody reads any more if that fails.
-            let _ = sender.send(end.map(|()| None)).await;
-        });
-        RemoteStream {
-            receiver,
-            chunk: Bytes::new(),
-            ended: false,
-            _task: AbortOnDropHandle::new(task),
-        }
+            until_stopped(&link.options.stop, work).await
+        })
     }
 }
 
@@ -234,7 +226,7 @@ impl std::fmt::Debug for Remote {
 }
 
 /// Chunks on their way to the reader; `None` is the file's end, which a channel that just closes is not.
-type Sender = mpsc::Sender<Result<Option<Bytes>, SourceError>>;
+type Sender = PieceSender<SourceError>;
 
 impl Link {
     /// Fetches a part of the file, going on after breaks. For parts that fit in memory.
@@ -430,30 +422,5 @@ async fn until_stopped<T>(
     tokio::select! {
         () = stop.cancelled() => Err(SourceError::Stopped),
         result = work => result,
-    }
-}
-
-/// A file on a server from start to end. Dropping it ends its requests.
-pub struct RemoteStream {
-    receiver: mpsc::Receiver<Result<Option<Bytes>, SourceError>>,
-    chunk: Bytes,
-    ended: bool,
-    _task: AbortOnDropHandle<()>,
-}
-
-impl Read for RemoteStream {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.chunk.is_empty() && !self.ended {
-            match self.receiver.blocking_recv() {
-                Some(Ok(Some(chunk))) => self.chunk = chunk,
-                Some(Ok(None)) => self.ended = true,
-                Some(Err(error)) => return Err(error.into()),
-                // Its task was ended with the runtime.
-                None => return Err(SourceError::Stopped.into()),
-            }
-        }
-        let len = self.chunk.len().min(buf.len());
-        self.chunk.copy_to_slice(&mut buf[..len]);
-        Ok(len)
     }
 }
