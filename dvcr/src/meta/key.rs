@@ -136,6 +136,12 @@ pub fn recipe_rows(id: u64, parts: u32) -> impl Iterator<Item = Key> {
         .map(move |part| recipe(id, part))
 }
 
+/// The same, however many parts it has.
+#[must_use]
+pub fn recipe_parts(id: u64) -> KeyRange {
+    prefix(key(RECIPE, &[&id.to_be_bytes()]))
+}
+
 /// All parts of all recipes, and the rows that list where they start.
 #[must_use]
 pub fn recipes() -> KeyRange {

@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use dvcr_core::oci::{Algorithm, Digest, RepositoryName};
 
-use super::{Inner, RegistryError, SessionId, blob::hash_stream};
+use super::{Inner, RegistryError, blob::hash_stream};
 use crate::{
     meta::{
         Check, Commit, Txn, key,
         record::{self, BlobBody, BlobRecord, HoldRecord, Record as _},
     },
-    store::{Finished, FinishedBody, Reading, StoreError},
+    store::{Finished, FinishedBody, IngestState, Reading, StoreError},
 };
 
 impl Inner {
     /// The digest of a finished ingest by another algorithm: for clients that first name it when they close the upload.
     pub(super) async fn rehash(
         &self,
-        finished: &Finished,
+        finished: &mut Finished,
         algorithm: Algorithm,
     ) -> Result<Digest, RegistryError> {
         match &finished.body {
@@ -25,29 +25,43 @@ impl Inner {
             FinishedBody::Verified => Err(RegistryError::Invalid(
                 "the digest algorithm changed".into(),
             )),
-            FinishedBody::Recipe { id, parts } => {
-                // The chunks become readable by committing them; nothing refers to them before the blob's own row.
+            &FinishedBody::Recipe { id, parts } => {
+                // The chunks become readable by committing them. Until the blob's own row does, the session's leads to them.
                 let mut txn = Txn::default();
                 finished.prepare(&mut txn).await?;
+                match &mut finished.session {
+                    Some(session) if session.value().is_none() => {
+                        session.record(&IngestState::new(id, algorithm), &mut txn);
+                    }
+                    Some(session) => txn.checks.push(session.check()),
+                    None => {}
+                }
                 if self.meta.commit(txn).await? != Commit::Done {
                     return Err(RegistryError::Conflict);
                 }
-                let reading = Reading::new(Arc::clone(&self.store), *id, *parts, finished.len);
+                let reading = Reading::new(Arc::clone(&self.store), id, parts, finished.len);
                 hash_stream(algorithm, reading.body(0..finished.len)).await
             }
         }
     }
 
-    /// Makes a finished blob part of a repository. Where the store has the same blob already, the new recipe is dropped.
+    /// Makes a finished blob part of a repository, and ends its session. Where the store has the same blob already, the new recipe
+    /// is dropped.
     pub(super) async fn commit_blob(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         finished: &Finished,
-        session: Option<&SessionId>,
     ) -> Result<(), RegistryError> {
         self.transact(|| async {
             let mut txn = Txn::default();
+            if let Some(session) = &finished.session {
+                // Ended meanwhile, by whoever has ended it: trying again would not help.
+                if self.get(session.key()).await?.as_ref() != session.value() {
+                    return Err(RegistryError::UploadUnknown);
+                }
+                session.remove(&mut txn);
+            }
             let blob_key = key::blob(digest);
             let is_damaged = self.store.is_damaged(digest);
             match (self.get(&blob_key).await?, &finished.body) {
@@ -85,9 +99,6 @@ impl Inner {
                 }
             }
             self.link(repository, digest, &mut txn).await?;
-            if let Some(id) = session {
-                txn.deletes.push(key::upload(&id.0));
-            }
             Ok((txn, is_damaged))
         })
         .await

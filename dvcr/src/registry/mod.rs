@@ -32,6 +32,8 @@ mod repository;
 pub mod retention;
 mod scrub;
 mod session;
+#[cfg(test)]
+mod session_tests;
 mod stats;
 mod tag;
 #[cfg(test)]

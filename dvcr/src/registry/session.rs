@@ -4,10 +4,11 @@ use std::{
     collections::HashMap,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use dvcr_core::oci::RepositoryName;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Principal, RegistryError};
@@ -59,6 +60,12 @@ impl FromStr for SessionId {
     }
 }
 
+/// How long a request waits for another that works on the same upload: one that ends (a flush, a commit) does so within it.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Where there are too many sessions, one of so many goes at once.
+const EVICTED_PART: usize = 10;
+
 /// Where an upload stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UploadStatus {
@@ -68,23 +75,84 @@ pub struct UploadStatus {
     pub offset: u64,
 }
 
-/// A session that is in memory: begun and not checkpointed yet, or in use.
+/// A session that is in memory: begun and not recorded yet, or in use.
 pub(super) struct Session {
     pub(super) repository: RepositoryName,
     pub(super) principal: Principal,
     pub(super) expires_ms: u64,
     /// Cancelled when somebody ends the upload while a request works on it.
     pub(super) cancelled: CancellationToken,
-    /// Where it stands. Held while a request works on it; `None` once it has ended.
-    pub(super) state: AsyncMutex<Option<SessionState>>,
+    /// Where it stands, until a row says so. Held while a request works on it.
+    begun: Arc<AsyncMutex<Option<IngestState>>>,
+    /// How many requests wait for the one that works on it.
+    waiting: watch::Sender<usize>,
 }
 
-/// Where a session stands between two requests.
-#[derive(Clone)]
-pub(super) struct SessionState {
-    pub(super) ingest: IngestState,
-    /// Whether a row in the metadata says the same.
-    pub(super) stored: bool,
+/// The right to work on a session, and where it stands if no row says so.
+pub(super) type Begun = OwnedMutexGuard<Option<IngestState>>;
+
+impl Session {
+    /// A session of which `begun` says where it stands, or else its row.
+    pub(super) fn new(
+        repository: RepositoryName,
+        principal: Principal,
+        expires_ms: u64,
+        begun: Option<IngestState>,
+    ) -> Self {
+        Self {
+            repository,
+            principal,
+            expires_ms,
+            cancelled: CancellationToken::new(),
+            begun: Arc::new(AsyncMutex::new(begun)),
+            waiting: watch::Sender::new(0),
+        }
+    }
+
+    /// Waits for the request that works on it, but not for long.
+    pub(super) async fn lock(&self) -> Result<Begun, RegistryError> {
+        if let Some(begun) = self.try_lock() {
+            return Ok(begun);
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        let lock = Arc::clone(&self.begun).lock_owned();
+        let locked = tokio::time::timeout(WAIT_MAX, lock).await;
+        locked.map_err(|_| RegistryError::TooMany {
+            what: "requests for this upload",
+            retry_after_seconds: 1,
+        })
+    }
+
+    /// The same, without waiting.
+    pub(super) fn try_lock(&self) -> Option<Begun> {
+        Arc::clone(&self.begun).try_lock_owned().ok()
+    }
+
+    /// Waits until another request waits.
+    pub(super) async fn is_wanted(&self) {
+        // An error is out of the question: the sender is here.
+        let _ = self
+            .waiting
+            .subscribe()
+            .wait_for(|waiting| *waiting > 0)
+            .await;
+    }
+}
+
+/// Counts a request that waits, until it is dropped.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// The sessions in memory.
@@ -117,36 +185,64 @@ impl Sessions {
             .collect()
     }
 
-    /// Adds a session, or returns the one that another request has added meanwhile.
-    pub(super) fn insert(
-        &self,
-        id: SessionId,
-        session: Session,
-    ) -> Result<Arc<Session>, RegistryError> {
+    /// Adds a new session. Where there are too many, the oldest that nobody sent anything to go: whoever asks for uploads and does
+    /// not use them is not to keep others from theirs.
+    pub(super) fn begin(&self, id: SessionId, session: Session) -> Result<(), RegistryError> {
         let mut map = self.lock();
-        if map.len() >= self.max && !map.contains_key(&id) {
-            return Err(RegistryError::TooMany {
-                what: "uploads",
-                retry_after_seconds: 10,
-            });
+        if map.len() >= self.max {
+            let idle = map.iter().filter(|(_, session)| is_idle(session));
+            let mut idle: Vec<_> = idle.map(|(id, _)| *id).collect();
+            // A part of them, so that this is not done for each. Names begin with the time.
+            let many = self.max.div_ceil(EVICTED_PART).min(idle.len());
+            idle.sort_unstable_by_key(|id| id.0);
+            for id in &idle[..many] {
+                map.remove(id);
+            }
+            if many == 0 {
+                return Err(RegistryError::TooMany {
+                    what: "uploads",
+                    retry_after_seconds: 10,
+                });
+            }
         }
-        Ok(Arc::clone(
-            map.entry(id).or_insert_with(|| Arc::new(session)),
-        ))
+        map.insert(id, Arc::new(session));
+        Ok(())
+    }
+
+    /// Adds a session that has a row, or returns the one that another request has added meanwhile. Requests bound how many there are.
+    pub(super) fn resume(&self, id: SessionId, session: Session) -> Arc<Session> {
+        let mut map = self.lock();
+        Arc::clone(map.entry(id).or_insert_with(|| Arc::new(session)))
     }
 
     pub(super) fn len(&self) -> usize {
         self.lock().len()
     }
 
-    pub(super) fn remove(&self, id: &SessionId) {
-        self.lock().remove(id);
+    /// Whether this is the session of that name, and not one that was forgotten since.
+    pub(super) fn is_current(&self, id: &SessionId, session: &Arc<Session>) -> bool {
+        let map = self.lock();
+        map.get(id).is_some_and(|known| Arc::ptr_eq(known, session))
+    }
+
+    /// Forgets a session, but not another one of that name.
+    pub(super) fn remove(&self, id: &SessionId, session: &Arc<Session>) {
+        let mut map = self.lock();
+        if map.get(id).is_some_and(|known| Arc::ptr_eq(known, session)) {
+            map.remove(id);
+        }
     }
 
     /// Forgets sessions that are over their time.
     pub(super) fn expire(&self, now_ms: u64) {
-        self.lock().retain(|_, session| session.expires_ms > now_ms);
+        self.lock()
+            .retain(|_, session| session.expires_ms > now_ms || !is_idle(session));
     }
+}
+
+/// Whether no request has this session of the map; to be asked under the map's lock, where nobody gets it.
+fn is_idle(session: &Arc<Session>) -> bool {
+    Arc::strong_count(session) == 1
 }
 
 #[cfg(test)]

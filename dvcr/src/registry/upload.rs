@@ -9,26 +9,31 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use dvcr_core::oci::{Algorithm, Digest, RepositoryName};
 use futures::StreamExt;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Body, Inner, Principal, Registry, RegistryError, SessionId, UploadStatus, millis,
     policy::{self, Action},
-    session::{Session, SessionState},
+    session::{Begun, Session},
 };
 use crate::{
     meta::{
-        Commit, Txn, key,
+        Check, Commit, Key, MetaError, Txn, Value, key,
         record::{Record as _, UploadRecord},
     },
-    store::{CheckpointRow, Ingest, IngestState},
+    store::{Ingest, IngestState, SessionRow},
 };
 
 /// How long a client may pause before what it sent is handed on, so that it does not sit on the memory of a block.
 const IDLE: Duration = Duration::from_millis(200);
 
+/// How long a client may pause, beyond that, while another request waits to go on with the upload.
+const SILENT: Duration = Duration::from_secs(2);
+
 /// Sessions looked at in one step of the expiry.
 const EXPIRY_PAGE: usize = 100;
+
+/// Parts of a recipe read at once to be removed: up to 64 KiB each.
+const FORGET_PAGE: usize = 64;
 
 impl Registry {
     /// Begins an upload. `algorithm` is that of the digest which will close it, if the client says so.
@@ -43,16 +48,9 @@ impl Registry {
         inner.sessions.expire(inner.now_ms());
         let id = SessionId::new(inner.now_ms())?;
         let recipe = inner.store.next_recipe().await?;
-        let ingest = IngestState::new(recipe, algorithm.unwrap_or(Algorithm::Sha256));
-        let session = inner.session(
-            who,
-            repository,
-            SessionState {
-                ingest,
-                stored: false,
-            },
-        );
-        inner.sessions.insert(id, session)?;
+        let begun = IngestState::new(recipe, algorithm.unwrap_or(Algorithm::Sha256));
+        let session = inner.session(who, repository, Some(begun));
+        inner.sessions.begin(id, session)?;
         Ok(UploadStatus { id, offset: 0 })
     }
 
@@ -64,14 +62,11 @@ impl Registry {
         id: &SessionId,
     ) -> Result<UploadStatus, RegistryError> {
         policy::authorize(who, Some(repository), Action::Push)?;
-        let session = self.0.find_session(who, repository, id).await?;
-        let state = session.state.lock().await;
-        let offset = state
-            .as_ref()
-            .ok_or(RegistryError::UploadUnknown)?
-            .ingest
-            .offset;
-        Ok(UploadStatus { id: *id, offset })
+        let upload = self.0.upload(who, repository, id).await?;
+        Ok(UploadStatus {
+            id: *id,
+            offset: upload.state.offset,
+        })
     }
 
     /// Takes in more of a blob. With `range` (first and last byte), only if it begins where the upload stands and the body
@@ -85,38 +80,18 @@ impl Registry {
         body: Body,
     ) -> Result<UploadStatus, RegistryError> {
         policy::authorize(who, Some(repository), Action::Push)?;
-        let (inner, id) = (Arc::clone(&self.0), *id);
-        let session = inner.find_session(who, repository, &id).await?;
+        let id = *id;
+        let mut upload = self.0.upload(who, repository, &id).await?;
         in_background(async move {
-            let mut guard = session.state.lock().await;
-            let state = guard.as_ref().ok_or(RegistryError::UploadUnknown)?.clone();
-            check_range(range, state.ingest.offset)?;
-            let begin = state.ingest.offset;
-            let mut ingest = Ingest::new(
-                Arc::clone(&inner.store),
-                state.ingest,
-                Some(inner.checkpoint_row(&session, id)),
-            );
-            let received = receive(&mut ingest, body, range, &session.cancelled).await;
-            if ingest.offset() > begin || received.is_err() {
+            check_range(range, upload.state.offset)?;
+            let mut ingest = upload.ingest();
+            let received = receive(&mut ingest, body, range, &upload.session).await;
+            let offset = ingest.offset();
+            if offset > upload.state.offset || received.is_err() {
                 // Even where the body broke off: the client goes on from here.
-                let suspended = ingest.suspend().await;
-                *guard = inner
-                    .stored_state(&id)
-                    .await?
-                    .or_else(|| guard.take().filter(|s| !s.stored));
-                suspended?;
+                upload.suspend(ingest).await?;
             }
             received?;
-            let offset = guard
-                .as_ref()
-                .ok_or(RegistryError::UploadUnknown)?
-                .ingest
-                .offset;
-            if guard.as_ref().is_some_and(|s| s.stored) {
-                // From now on the row says all; it is read again when the client comes back.
-                inner.sessions.remove(&id);
-            }
             Ok(UploadStatus { id, offset })
         })
         .await
@@ -133,17 +108,17 @@ impl Registry {
         body: Body,
     ) -> Result<(), RegistryError> {
         policy::authorize(who, Some(repository), Action::Push)?;
-        let (inner, id, repository) = (Arc::clone(&self.0), *id, repository.clone());
-        let session = inner.find_session(who, &repository, &id).await?;
+        let repository = repository.clone();
+        let mut upload = self.0.upload(who, &repository, id).await?;
         in_background(async move {
-            let mut guard = session.state.lock().await;
-            let mut state = guard.as_ref().ok_or(RegistryError::UploadUnknown)?.clone();
-            check_range(range, state.ingest.offset)?;
-            if state.ingest.offset == 0 && state.ingest.algorithm != digest.algorithm() {
-                state.ingest = IngestState::new(state.ingest.recipe, digest.algorithm());
+            let inner = Arc::clone(&upload.inner);
+            let state = &mut upload.state;
+            check_range(range, state.offset)?;
+            if state.offset == 0 && state.algorithm != digest.algorithm() {
+                *state = IngestState::new(state.recipe, digest.algorithm());
             }
             // What is known is only compared, and must stay until that is done.
-            let pin = match state.ingest.offset {
+            let pin = match state.offset {
                 0 => Some(inner.gc.pin(&digest).await),
                 _ => None,
             };
@@ -153,50 +128,40 @@ impl Registry {
                 && inner.get(&key::blob(&digest)).await?.is_some();
             let _pin = pin.filter(|_| known);
             let mut ingest = if known {
-                Ingest::verify(Arc::clone(&inner.store), digest.algorithm())
-            } else {
-                Ingest::new(
+                Ingest::verify(
                     Arc::clone(&inner.store),
-                    state.ingest,
-                    Some(inner.checkpoint_row(&session, id)),
+                    digest.algorithm(),
+                    Some(upload.row()),
                 )
+            } else {
+                upload.ingest()
             };
-            if let Err(error) = receive(&mut ingest, body, range, &session.cancelled).await {
-                if !known {
-                    let suspended = ingest.suspend().await;
-                    *guard = inner
-                        .stored_state(&id)
-                        .await?
-                        .or_else(|| guard.take().filter(|s| !s.stored));
-                    suspended?;
-                }
+            if let Err(error) = receive(&mut ingest, body, range, &upload.session).await {
+                upload.suspend(ingest).await?;
                 return Err(error);
             }
-            let finished = ingest.finish().await?;
-            let rehashed = if finished.digest.algorithm() == digest.algorithm() {
+            let mut finished = ingest.finish().await?;
+            let found = if finished.digest.algorithm() == digest.algorithm() {
                 finished.digest
             } else {
-                inner.rehash(&finished, digest.algorithm()).await?
+                inner.rehash(&mut finished, digest.algorithm()).await?
             };
-            if rehashed != digest {
+            if found != digest {
                 // The session is over: its bytes are not what the client means.
-                inner.end_session(&id, guard.take()).await?;
+                upload.end().await?;
                 return Err(RegistryError::DigestMismatch {
                     expected: digest,
-                    found: rehashed,
+                    found,
                 });
             }
-            inner
-                .commit_blob(&repository, &digest, &finished, Some(&id))
-                .await?;
-            *guard = None;
-            inner.sessions.remove(&id);
+            inner.commit_blob(&repository, &digest, &finished).await?;
+            upload.ended();
             inner.check_committed(&digest).await
         })
         .await
     }
 
-    /// Ends an upload and forgets what it sent.
+    /// Ends an upload and forgets what it sent. A request that works on it is told that there is no such upload.
     pub async fn upload_cancel(
         &self,
         who: &Principal,
@@ -205,11 +170,9 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         policy::authorize(who, Some(repository), Action::Push)?;
         let session = self.0.find_session(who, repository, id).await?;
-        let state = session.state.lock().await.take();
-        if state.is_none() {
-            return Err(RegistryError::UploadUnknown);
-        }
-        self.0.end_session(id, state).await
+        session.cancelled.cancel();
+        let upload = self.0.upload(who, repository, id).await?;
+        in_background(upload.end()).await
     }
 
     /// Takes in a whole blob in one request.
@@ -260,11 +223,7 @@ impl Registry {
                 let Ok(id) = key::last_field(&key::uploads(), key).try_into() else {
                     continue;
                 };
-                let id = SessionId(id);
-                if inner.sessions.get(&id).is_none() {
-                    inner
-                        .end_session(&id, inner.stored_state(&id).await?)
-                        .await?;
+                if inner.sessions.get(&SessionId(id)).is_none() && inner.forget(key, row).await? {
                     expired += 1;
                 }
             }
@@ -304,20 +263,27 @@ async fn receive(
     ingest: &mut Ingest,
     mut body: Body,
     range: Option<(u64, u64)>,
-    cancelled: &CancellationToken,
+    session: &Session,
 ) -> Result<(), RegistryError> {
+    let cancelled = &session.cancelled;
     let begin = ingest.offset();
-    let announced = range.map(|(first, last)| (last + 1).saturating_sub(first));
+    let announced = range.map(|(first, last)| last.saturating_add(1).saturating_sub(first));
     loop {
         // Only waiting is given up: what the ingest does, it ends.
-        let next =
-            match tokio::time::timeout(IDLE, cancelled.run_until_cancelled(body.next())).await {
-                Ok(next) => next,
-                Err(_) => {
-                    ingest.idle().await?;
-                    cancelled.run_until_cancelled(body.next()).await
+        let next = cancelled.run_until_cancelled(body.next());
+        let next = match tokio::time::timeout(IDLE, next).await {
+            Ok(next) => next,
+            Err(_) => {
+                ingest.idle().await?;
+                tokio::select! {
+                    next = cancelled.run_until_cancelled(body.next()) => next,
+                    () = is_to_give_way(session) => {
+                        let why = "it went silent, and another request goes on with the upload";
+                        return Err(RegistryError::Body(why.into()));
+                    }
                 }
-            };
+            }
+        };
         let next = next.ok_or(RegistryError::UploadUnknown)?;
         let Some(bytes) = next else { break };
         let bytes: Bytes = bytes?;
@@ -337,20 +303,95 @@ async fn receive(
     }
 }
 
+/// Waits until a request that is silent has to let another one go on: a client that lost its connection comes back on a new one
+/// long before the old one is given up.
+async fn is_to_give_way(session: &Session) {
+    tokio::time::sleep(SILENT).await;
+    session.is_wanted().await;
+}
+
+/// An upload that this request works on, and no other.
+struct Upload {
+    inner: Arc<Inner>,
+    id: SessionId,
+    session: Arc<Session>,
+    begun: Begun,
+    /// Where it stands.
+    state: IngestState,
+    /// The row that says so.
+    row: Option<Value>,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if self.begun.is_none() {
+            // It has ended, or its row says all and is read again when the client comes back.
+            self.inner.sessions.remove(&self.id, &self.session);
+        }
+    }
+}
+
+impl Upload {
+    /// Its row, to be kept up to date.
+    fn row(&self) -> SessionRow {
+        let (repository, principal) = (
+            self.session.repository.to_string(),
+            self.session.principal.to_string(),
+        );
+        let inner = Arc::clone(&self.inner);
+        let row_of = move |state: &IngestState| {
+            let row = UploadRecord {
+                repository: repository.clone(),
+                principal: principal.clone(),
+                expires_ms: inner.now_ms() + millis(inner.options.upload_expiry),
+                ingest: state.encode(),
+            };
+            row.encode()
+        };
+        SessionRow::new(key::upload(&self.id.0), self.row.clone(), row_of)
+    }
+
+    /// Goes on from where it stands.
+    fn ingest(&self) -> Ingest {
+        let store = Arc::clone(&self.inner.store);
+        Ingest::new(store, self.state.clone(), Some(self.row()))
+    }
+
+    /// Records how far the ingest has come.
+    async fn suspend(&mut self, ingest: Ingest) -> Result<(), RegistryError> {
+        ingest.suspend().await?;
+        if self.inner.get(&key::upload(&self.id.0)).await?.is_some() {
+            *self.begun = None;
+        }
+        Ok(())
+    }
+
+    /// Its row is gone.
+    fn ended(mut self) {
+        *self.begun = None;
+    }
+
+    /// Forgets the upload and what it sent.
+    async fn end(self) -> Result<(), RegistryError> {
+        let key = key::upload(&self.id.0);
+        // As it is now: this request may have written it.
+        if let Some(row) = self.inner.get(&key).await? {
+            self.inner.forget(&key, &row).await?;
+        }
+        self.ended();
+        Ok(())
+    }
+}
+
 impl Inner {
     fn session(
         &self,
         who: &Principal,
         repository: &RepositoryName,
-        state: SessionState,
+        begun: Option<IngestState>,
     ) -> Session {
-        Session {
-            repository: repository.clone(),
-            principal: who.clone(),
-            expires_ms: self.now_ms() + millis(self.options.upload_expiry),
-            cancelled: CancellationToken::new(),
-            state: tokio::sync::Mutex::new(Some(state)),
-        }
+        let expires_ms = self.now_ms() + millis(self.options.upload_expiry);
+        Session::new(repository.clone(), who.clone(), expires_ms, begun)
     }
 
     /// The session, if it belongs to this repository and principal.
@@ -363,9 +404,8 @@ impl Inner {
         let session = match self.sessions.get(id) {
             Some(session) => session,
             None => {
-                let key = key::upload(&id.0);
                 let row: UploadRecord = self
-                    .get_record(&key)
+                    .get_record(&key::upload(&id.0))
                     .await?
                     .ok_or(RegistryError::UploadUnknown)?;
                 if row.repository != repository.as_str()
@@ -374,12 +414,8 @@ impl Inner {
                 {
                     return Err(RegistryError::UploadUnknown);
                 }
-                let state = self
-                    .stored_state(id)
-                    .await?
-                    .ok_or(RegistryError::UploadUnknown)?;
                 self.sessions
-                    .insert(*id, self.session(who, repository, state))?
+                    .resume(*id, self.session(who, repository, None))
             }
         };
         if session.repository != *repository || session.principal != *who {
@@ -388,65 +424,100 @@ impl Inner {
         Ok(session)
     }
 
-    /// The state that the session's row records.
-    pub(super) async fn stored_state(
-        &self,
+    /// The upload, once no other request works on it.
+    async fn upload(
+        self: &Arc<Self>,
+        who: &Principal,
+        repository: &RepositoryName,
         id: &SessionId,
-    ) -> Result<Option<SessionState>, RegistryError> {
-        let key = key::upload(&id.0);
-        let Some(row) = self.get_record::<UploadRecord>(&key).await? else {
+    ) -> Result<Upload, RegistryError> {
+        loop {
+            let session = self.find_session(who, repository, id).await?;
+            if let Some(upload) = self.take_up(*id, session).await? {
+                return Ok(upload);
+            }
+        }
+    }
+
+    /// Waits for the request that works on the session. `None` if the session was forgotten with that: its row says more, if
+    /// there is one.
+    async fn take_up(
+        self: &Arc<Self>,
+        id: SessionId,
+        session: Arc<Session>,
+    ) -> Result<Option<Upload>, RegistryError> {
+        let mut begun = session.lock().await?;
+        if !self.sessions.is_current(&id, &session) {
             return Ok(None);
+        }
+        let key = key::upload(&id.0);
+        let row = self.get(&key).await?;
+        let state = match &row {
+            // Where there is a row, it counts: a commit may have come about of which the request was told that it failed.
+            Some(row) => {
+                *begun = None;
+                let row = UploadRecord::decode(&key, row)?;
+                Some(stored_state(&key, &row)?)
+            }
+            None => begun.clone(),
         };
-        let corrupt = |what| crate::meta::MetaError::Corrupt {
-            key: hex::encode(&key),
-            what,
+        let Some(state) = state else {
+            self.sessions.remove(&id, &session);
+            return Err(RegistryError::UploadUnknown);
         };
-        let ingest = IngestState::parse(&row.ingest).map_err(corrupt)?;
-        Ok(Some(SessionState {
-            ingest,
-            stored: true,
+        Ok(Some(Upload {
+            inner: Arc::clone(self),
+            id,
+            session,
+            begun,
+            state,
+            row,
         }))
     }
 
-    /// Makes the row of a session from its state.
-    fn checkpoint_row(self: &Arc<Self>, session: &Session, id: SessionId) -> CheckpointRow {
-        let (repository, principal) = (
-            session.repository.to_string(),
-            session.principal.to_string(),
-        );
-        let inner = Arc::clone(self);
-        Arc::new(move |state| {
-            let row = UploadRecord {
-                repository: repository.clone(),
-                principal: principal.clone(),
-                expires_ms: inner.now_ms() + millis(inner.options.upload_expiry),
-                ingest: state.encode(),
-            };
-            (key::upload(&id.0), row.encode())
-        })
+    /// Ends anybody's upload; false if there is none.
+    pub(super) async fn abort(self: Arc<Self>, id: SessionId) -> Result<bool, RegistryError> {
+        if let Some(session) = self.sessions.get(&id) {
+            session.cancelled.cancel();
+            if let Some(upload) = self.take_up(id, session).await? {
+                return upload.end().await.map(|()| true);
+            }
+        }
+        // Its request has ended meanwhile, or there was none.
+        let key = key::upload(&id.0);
+        match self.get(&key).await? {
+            Some(row) => self.forget(&key, &row).await,
+            None => Ok(false),
+        }
     }
 
-    /// Forgets a session; the chunks that only it refers to are found by garbage collection.
-    pub(super) async fn end_session(
-        &self,
-        id: &SessionId,
-        state: Option<SessionState>,
-    ) -> Result<(), RegistryError> {
-        self.sessions.remove(id);
-        if let Some(state) = state.filter(|s| s.stored) {
-            let parts = u32::try_from(state.ingest.starts.len()).unwrap_or(u32::MAX);
-            let mut deletes = key::recipe_rows(state.ingest.recipe, parts).collect::<Vec<_>>();
-            deletes.push(key::upload(&id.0));
-            let unconditional = self
-                .meta
-                .commit(Txn {
-                    deletes,
-                    ..Txn::default()
-                })
-                .await?;
-            debug_assert_eq!(unconditional, Commit::Done);
-            self.store.note_dead(state.ingest.stored_len.max(1));
+    /// Removes a session's row and recipe, provided that the row is as it was read; the chunks that only it refers to are found by
+    /// garbage collection.
+    async fn forget(&self, key: &Key, row: &Value) -> Result<bool, RegistryError> {
+        let state = stored_state(key, &UploadRecord::decode(key, row)?)?;
+        // Whatever its length: the row says how far its last checkpoint was, and a commit may have got further.
+        let mut deletes = vec![key.clone()];
+        let mut parts = self.pages(key::recipe_parts(state.recipe), FORGET_PAGE);
+        while let Some(rows) = parts.next().await? {
+            deletes.extend(rows.into_iter().map(|(key, _)| key));
         }
-        Ok(())
+        let txn = Txn {
+            checks: vec![Check::Exact(key.clone(), row.clone())],
+            deletes,
+            ..Txn::default()
+        };
+        let is_done = self.meta.commit(txn).await? == Commit::Done;
+        if is_done {
+            self.store.note_dead(state.stored_len.max(1));
+        }
+        Ok(is_done)
     }
+}
+
+/// Where an upload stands by its row.
+pub(super) fn stored_state(key: &Key, row: &UploadRecord) -> Result<IngestState, MetaError> {
+    IngestState::parse(&row.ingest).map_err(|what| MetaError::Corrupt {
+        key: hex::encode(key),
+        what,
+    })
 }

@@ -7,14 +7,11 @@ use dvcr_core::oci::RepositoryName;
 use super::{
     Page, Principal, Registry, RegistryError, SessionId, millis,
     policy::{self, Action},
-    upload::in_background,
+    upload::{in_background, stored_state},
 };
-use crate::{
-    meta::{
-        MetaError, key,
-        record::{Record as _, UploadRecord},
-    },
-    store::IngestState,
+use crate::meta::{
+    key,
+    record::{Record as _, UploadRecord},
 };
 
 /// Rows read at once: each has up to 2 MiB of state.
@@ -69,18 +66,15 @@ impl Registry {
                 let (Ok(id), Ok(repository)) = (id, row.repository.parse()) else {
                     continue;
                 };
-                let corrupt = |what| MetaError::Corrupt {
-                    key: hex::encode(key),
-                    what,
-                };
                 let began_ms = SessionId(id).began_ms();
+                let offset = stored_state(key, &row)?.offset;
                 let entry = UploadEntry {
                     id: SessionId(id),
                     // Of a random name one in 64 looks as if it told a time.
                     began_ms: began_ms.filter(|ms| *ms <= row.expires_ms),
                     repository,
                     principal: row.principal,
-                    offset: IngestState::parse(&row.ingest).map_err(corrupt)?.offset,
+                    offset,
                     active: false,
                     last_request_ms: since(row.expires_ms),
                     expires_ms: row.expires_ms,
@@ -93,15 +87,12 @@ impl Registry {
             if after.is_some_and(|after| id.0 <= after.0) {
                 continue;
             }
-            let state = session.state.try_lock();
-            let (active, offset) = match &state {
-                Ok(state) => match &**state {
-                    Some(state) => (false, Some(state.ingest.offset)),
-                    // Ended, and about to be forgotten.
-                    None => continue,
-                },
-                Err(_) => (true, None),
-            };
+            // Of a session that a row records, the row says how far it is.
+            let begun = session.try_lock();
+            let active = begun.is_none();
+            if begun.is_some_and(|begun| begun.is_none()) && !found.contains_key(&id.0) {
+                continue;
+            }
             let entry = found.entry(id.0).or_insert_with(|| UploadEntry {
                 id,
                 began_ms: id.began_ms(),
@@ -113,7 +104,6 @@ impl Registry {
                 expires_ms: session.expires_ms,
             });
             entry.active = active;
-            entry.offset = offset.unwrap_or(entry.offset);
             entry.expires_ms = entry.expires_ms.max(session.expires_ms);
             entry.last_request_ms = since(entry.expires_ms);
         }
@@ -127,22 +117,10 @@ impl Registry {
     /// Ends anybody's upload. A request that works on it is told that there is no such upload.
     pub async fn upload_abort(&self, who: &Principal, id: &SessionId) -> Result<(), RegistryError> {
         policy::authorize(who, None, Action::Admin)?;
-        let (inner, id) = (Arc::clone(&self.0), *id);
         // To its end: a session whose request was told that it is gone has to go.
-        in_background(async move {
-            if let Some(session) = inner.sessions.get(&id) {
-                session.cancelled.cancel();
-                let state = session.state.lock().await.take();
-                if state.is_some() {
-                    return inner.end_session(&id, state).await;
-                }
-            }
-            // Its request has ended meanwhile, or there was none.
-            match inner.stored_state(&id).await? {
-                Some(state) => inner.end_session(&id, Some(state)).await,
-                None => Err(RegistryError::UploadUnknown),
-            }
-        })
-        .await
+        match in_background(Arc::clone(&self.0).abort(*id)).await? {
+            true => Ok(()),
+            false => Err(RegistryError::UploadUnknown),
+        }
     }
 }

@@ -9,13 +9,14 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{
     Store, StoreError,
     epoch::EpochGuard,
-    ingest::{CheckpointRow, Mark},
+    ingest::Mark,
     ingest_state::IngestState,
     joined::joined,
     lane::{Appended, LaneTicket, Outcome, Placed},
     pack::{Codec, Record, RecordId},
     recipe::{Piece, RecipeBuilder, RecipePart},
     segment::Segment,
+    session_row::SessionRow,
 };
 use crate::meta::{
     Txn, key,
@@ -74,7 +75,7 @@ pub(super) struct Stored {
     /// What the chunks take, bytes.
     pub(super) stored_len: u64,
     /// None where nothing was to be stored.
-    pub(super) parts: Option<(RecipeBuilder, Segment, LaneTicket)>,
+    pub(super) parts: Option<(RecipeBuilder, Segment, LaneTicket, Option<SessionRow>)>,
 }
 
 pub(super) struct AppendTask {
@@ -84,8 +85,9 @@ pub(super) struct AppendTask {
     ticket: LaneTicket,
     stored_len: u64,
     template: IngestState,
-    checkpoint_row: Option<CheckpointRow>,
-    flush: Option<JoinHandle<Result<(), StoreError>>>,
+    /// Not here while a flush records it.
+    session: Option<SessionRow>,
+    flush: Option<JoinHandle<Result<SessionRow, StoreError>>>,
 }
 
 impl AppendTask {
@@ -93,7 +95,7 @@ impl AppendTask {
         store: Arc<Store>,
         recipe: RecipeBuilder,
         state: &IngestState,
-        checkpoint_row: Option<CheckpointRow>,
+        session: Option<SessionRow>,
     ) -> Self {
         Self {
             recipe,
@@ -105,7 +107,7 @@ impl AppendTask {
                 part: Default::default(),
                 ..state.clone()
             },
-            checkpoint_row,
+            session,
             flush: None,
             store,
         }
@@ -122,7 +124,7 @@ impl AppendTask {
         flushed?;
         Ok(Stored {
             stored_len: self.stored_len,
-            parts: whole.then_some((self.recipe, self.segment, self.ticket)),
+            parts: whole.then_some((self.recipe, self.segment, self.ticket, self.session)),
         })
     }
 
@@ -242,11 +244,11 @@ impl AppendTask {
     /// Makes everything up to the mark durable, in the background; one flush at a time.
     async fn mark(&mut self, mark: Mark, cutter: Vec<u8>, tail: Bytes) -> Result<(), StoreError> {
         self.flushed().await?;
-        let Some(row) = self.checkpoint_row.clone() else {
+        let Some(mut session) = self.session.take() else {
             return Ok(());
         };
         let segment = self.segment.take();
-        let mut puts = self.recipe.take_rows();
+        let puts = self.recipe.take_rows();
         let state = IngestState {
             offset: mark.offset,
             stored_len: self.stored_len,
@@ -265,31 +267,27 @@ impl AppendTask {
                 )
             };
             let midstate = mark.hasher.await.map_err(|_| ended())?.save();
-            puts.push(row(&IngestState { midstate, ..state }));
-            segment
-                .flush(
-                    &*store.meta,
-                    Txn {
-                        puts,
-                        ..Txn::default()
-                    },
-                )
-                .await?;
+            let mut txn = Txn {
+                puts,
+                ..Txn::default()
+            };
+            session.record(&IngestState { midstate, ..state }, &mut txn);
+            segment.flush(&*store.meta, txn).await?;
             if let Some(done) = mark.done {
                 // Nobody waits any more if the request was dropped.
                 let _ = done.send(());
             }
-            Ok(())
+            Ok(session)
         }));
         Ok(())
     }
 
     /// Waits for the flush under way.
     async fn flushed(&mut self) -> Result<(), StoreError> {
-        match self.flush.take() {
-            None => Ok(()),
-            Some(flush) => joined(flush, "checkpoint an upload").await,
+        if let Some(flush) = self.flush.take() {
+            self.session = Some(joined(flush, "checkpoint an upload").await?);
         }
+        Ok(())
     }
 }
 

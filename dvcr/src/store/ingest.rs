@@ -35,6 +35,7 @@ use super::{
     pack::BlobHead,
     recipe::RecipeBuilder,
     segment::Segment,
+    session_row::SessionRow,
     verify::blob_head_record,
 };
 use crate::{
@@ -53,9 +54,6 @@ pub const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Blobs up to this length live in the metadata: a config or an empty layer costs no pack write.
 pub const INLINE_BYTES_MAX: u64 = 4096;
-
-/// Makes the row that records a checkpoint.
-pub type CheckpointRow = Arc<dyn Fn(&IngestState) -> (Key, Value) + Send + Sync>;
 
 /// What arrives in one piece at least this long is a block of its own and is not copied.
 const WHOLE_BYTES_MIN: usize = BLOCK_BYTES / 2;
@@ -108,7 +106,7 @@ pub struct Ingest {
     store: Arc<Store>,
     /// The state that this ingest began with; kept until the pipeline starts.
     state: IngestState,
-    checkpoint_row: Option<CheckpointRow>,
+    session: Option<SessionRow>,
     verify_only: bool,
     memory: Arc<Semaphore>,
     block: Option<Block>,
@@ -130,6 +128,8 @@ pub struct Finished {
     pub body: FinishedBody,
     /// What the chunks take in the store, bytes.
     pub stored_len: u64,
+    /// The session's row, if it has one: whoever commits the blob removes it.
+    pub(crate) session: Option<SessionRow>,
     rows: Vec<(Key, Value)>,
     segment: Segment,
 }
@@ -160,20 +160,15 @@ impl Finished {
 }
 
 impl Ingest {
-    /// Goes on from `state`. `checkpoint_row` makes the row that each flush commits with its chunks; without one, nothing is
-    /// flushed before the end.
+    /// Goes on from `state`. Each flush commits `session` with its chunks; without one, nothing is flushed before the end.
     #[must_use]
-    pub fn new(
-        store: Arc<Store>,
-        state: IngestState,
-        checkpoint_row: Option<CheckpointRow>,
-    ) -> Self {
+    pub fn new(store: Arc<Store>, state: IngestState, session: Option<SessionRow>) -> Self {
         let memory = Arc::new(Semaphore::new(store.options.upload_blocks));
         let offset = state.offset;
         Self {
             store,
             state,
-            checkpoint_row,
+            session,
             verify_only: false,
             memory,
             block: None,
@@ -187,11 +182,11 @@ impl Ingest {
 
     /// Only computes the digest, for content that is stored already.
     #[must_use]
-    pub fn verify(store: Arc<Store>, algorithm: Algorithm) -> Self {
+    pub fn verify(store: Arc<Store>, algorithm: Algorithm, session: Option<SessionRow>) -> Self {
         let state = IngestState::new(0, algorithm);
         Self {
             verify_only: true,
-            ..Self::new(store, state, None)
+            ..Self::new(store, state, session)
         }
     }
 
@@ -254,10 +249,10 @@ impl Ingest {
     /// Records the state durably, so that the upload can go on from here after a restart. After a failure there is nothing
     /// to record: the last checkpoint stands.
     pub async fn suspend(mut self) -> Result<(), StoreError> {
-        if self.failed {
+        if self.failed || self.verify_only {
             return Ok(());
         }
-        let Some(row) = self.checkpoint_row.clone() else {
+        let Some(session) = &mut self.session else {
             return Ok(());
         };
         if self.pipeline.is_none() && self.offset <= INLINE_BYTES_MAX {
@@ -265,17 +260,11 @@ impl Ingest {
             if let Some(block) = self.block.take() {
                 state.append(&block.bytes).map_err(StoreError::state)?;
             }
-            let puts = vec![row(&state)];
-            Segment::new(Arc::clone(&self.store.lanes))
-                .flush(
-                    &*self.store.meta,
-                    Txn {
-                        puts,
-                        ..Txn::default()
-                    },
-                )
-                .await?;
-            return Ok(());
+            let mut txn = Txn::default();
+            session.record(&state, &mut txn);
+            return Segment::new(Arc::clone(&self.store.lanes))
+                .flush(&*self.store.meta, txn)
+                .await;
         }
         self.push_block().await?;
         let (done, flushed) = oneshot::channel();
@@ -298,6 +287,7 @@ impl Ingest {
                 digest: Digest::of(state.algorithm, &state.tail),
                 stored_len: state.tail.len() as u64,
                 body: FinishedBody::Inline(state.tail),
+                session: self.session,
                 rows: Vec::new(),
                 segment: Segment::new(Arc::clone(&self.store.lanes)),
             });
@@ -324,12 +314,13 @@ impl Ingest {
             move || hasher.finish()
         })
         .await;
-        let Some((mut builder, mut segment, ticket)) = stored.parts else {
+        let Some((mut builder, mut segment, ticket, session)) = stored.parts else {
             return Ok(Finished {
                 len: self.offset,
                 digest,
                 body: FinishedBody::Verified,
                 stored_len: 0,
+                session: self.session,
                 rows: Vec::new(),
                 segment: Segment::new(Arc::clone(&self.store.lanes)),
             });
@@ -354,6 +345,7 @@ impl Ingest {
                 parts: builder.parts(),
             },
             stored_len: stored.stored_len,
+            session,
             rows: builder.take_rows(),
             segment,
         })
@@ -362,7 +354,7 @@ impl Ingest {
     async fn flush_if_due(&mut self) -> Result<(), StoreError> {
         let due = self.offset - self.marked_offset >= FLUSH_BYTES
             || (self.marked_at.elapsed() >= FLUSH_INTERVAL && self.offset > self.marked_offset);
-        if due && self.checkpoint_row.is_some() {
+        if due && self.session.is_some() {
             self.mark(None).await
         } else {
             Ok(())
@@ -485,7 +477,7 @@ impl Ingest {
             Arc::clone(&self.store),
             RecipeBuilder::resume(state.recipe, state.starts.clone(), state.part.clone()),
             state,
-            self.checkpoint_row.clone(),
+            self.session.clone(),
         );
         // The cut task ends by closing the queue to the append task, whose result is the pipeline's.
         let cutting = self.store.tasks.spawn(cut.run(cut_steps, batches));

@@ -31,6 +31,7 @@ pub mod recipe;
 mod recover;
 mod repack;
 mod segment;
+mod session_row;
 mod stats;
 mod verify;
 mod zstd_stream;
@@ -39,12 +40,12 @@ pub(crate) use contents::{PackContents, PackDamage, read_contents};
 pub use error::StoreError;
 pub(crate) use hasher::Hasher;
 pub use ingest::{
-    BLOCK_BYTES, CheckpointRow, FLUSH_BYTES, FLUSH_INTERVAL, Finished, FinishedBody,
-    INLINE_BYTES_MAX, Ingest,
+    BLOCK_BYTES, FLUSH_BYTES, FLUSH_INTERVAL, Finished, FinishedBody, INLINE_BYTES_MAX, Ingest,
 };
 pub use ingest_state::IngestState;
 pub use read::Reading;
 pub use repack::Emptied;
+pub use session_row::SessionRow;
 pub use stats::StoreStats;
 pub(crate) use verify::{Bad, Expected};
 

@@ -131,7 +131,9 @@ impl Segment {
             Commit::Done => Ok(()),
             Commit::Conflict(_) => Err(StoreError::io(
                 "commit an upload".into(),
-                std::io::Error::other("a pack that it relies on is gone; push again"),
+                std::io::Error::other(
+                    "another request went on with it, or a pack that it relies on is gone; push again",
+                ),
             )),
         }
     }
