@@ -27,6 +27,17 @@ pub(crate) enum RequestError {
     /// The endpoint exists, the method on it does not.
     #[error("method not allowed here; allowed: {}", .0.join(", "))]
     MethodNotAllowed(&'static [&'static str]),
+    /// It does not say which server it is for, or says it twice.
+    #[error("the request has to say which server it is for: send one Host field")]
+    Host,
+    /// It is for another server.
+    #[error(
+        "this server is not known as {0:?}; if that is a name of it, its operator adds it to the setting hosts"
+    )]
+    Misdirected(String),
+    /// A browser sent it for a page of another site.
+    #[error("a web page of another site may not change what is here")]
+    CrossSite,
     /// Path and query are too long.
     #[error("request target is longer than {0} bytes; send fewer or shorter parameters")]
     UriTooLong(usize),
@@ -384,6 +395,9 @@ impl Answer {
                     Err(_) => answer,
                 }
             }
+            E::Host => Self::new(S::BAD_REQUEST, ErrorCode::Unsupported, error),
+            E::Misdirected(_) => Self::new(S::MISDIRECTED_REQUEST, ErrorCode::Unsupported, error),
+            E::CrossSite => Self::new(S::FORBIDDEN, ErrorCode::Denied, error),
             E::UriTooLong(_) | E::TooManyTags(_) => {
                 Self::new(S::URI_TOO_LONG, ErrorCode::Unsupported, error)
             }

@@ -13,6 +13,7 @@ mod error;
 mod health;
 mod multipart;
 mod observe;
+pub(crate) mod origin;
 mod query;
 mod request_id;
 mod v2;
@@ -30,11 +31,18 @@ use dvcr_core::oci::{MANIFEST_BYTES_MAX, RouteError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use self::origin::Hosts;
 use crate::{http::error::ApiError, metrics::Metrics, registry::Registry};
+
+/// Requests of the management API at once, besides those of [`HttpLimits::requests_max`]: whoever has to look after a server that
+/// its clients fill must get in.
+const API_REQUESTS_MAX: usize = 64;
 
 /// Bounds on what one client, or all of them, may ask for. Plain values; the settings hold defaults and ranges.
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
+    /// Names of the server; requests for others get 421.
+    pub hosts: Hosts,
     /// Most requests at once; more get 429.
     pub requests_max: usize,
     /// Longest path and query in bytes; longer ones get 414.
@@ -54,6 +62,7 @@ pub struct HttpLimits {
 impl Default for HttpLimits {
     fn default() -> Self {
         Self {
+            hosts: Hosts::Any,
             requests_max: 1_024,
             uri_bytes_max: 16 << 10,
             header_bytes_max: 64 << 10,
@@ -85,8 +94,10 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Arc<HttpLimits>,
     pub(crate) facts: Arc<ServerFacts>,
-    /// One permit for each request that runs.
+    /// One permit for each request of the registry that runs.
     requests: Arc<Semaphore>,
+    /// The same for the management API.
+    api_requests: Arc<Semaphore>,
     /// Cancelled when the server begins to drain.
     draining: CancellationToken,
 }
@@ -103,6 +114,7 @@ pub fn router(
         registry,
         metrics,
         requests: Arc::new(Semaphore::new(limits.requests_max)),
+        api_requests: Arc::new(Semaphore::new(API_REQUESTS_MAX)),
         limits: Arc::new(limits),
         facts: Arc::new(facts),
         draining,

@@ -27,6 +27,7 @@ use super::{
     activity::{Activity, Running},
     api, auth,
     error::{ApiError, RequestError},
+    origin,
     request_id::{REQUEST_ID, RequestId},
 };
 use crate::{
@@ -71,14 +72,17 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
 
     let answer = async {
         // Probes and scrapes are answered also when the server is busy: a restart would not make it less so.
-        if ["/v2", "/api"]
-            .iter()
-            .any(|api| parts.uri.path().starts_with(api))
-        {
+        let requests = match parts.uri.path() {
+            path if path.starts_with("/v2") => Some(&app.requests),
+            _ if is_api => Some(&app.api_requests),
+            _ => None,
+        };
+        if let Some(requests) = requests {
             // Taken first, so that a refused request is cheap; kept until the answer is complete.
-            let permit = Arc::clone(&app.requests).try_acquire_owned();
+            let permit = Arc::clone(requests).try_acquire_owned();
             record.permit = Some(permit.map_err(|_| RequestError::Busy)?);
         }
+        origin::check(&app.limits.hosts, &parts)?;
         check_size(&app, &parts)?;
         let principal = auth::principal(&parts)?;
         record.principal = principal.to_string();

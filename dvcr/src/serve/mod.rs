@@ -1,5 +1,6 @@
 //! The server: settings in, a running registry out.
 
+mod files;
 mod listener;
 #[cfg(test)]
 mod listener_tests;
@@ -19,9 +20,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 pub use self::listener::{Listener, ListenerOptions};
 use self::{storage::Storage, tls::Certificates};
 use crate::{
-    http::{HttpLimits, ServerFacts, activity::Patience, router},
+    http::{Hosts, HttpLimits, ServerFacts, activity::Patience, router},
     metrics::Metrics,
-    settings::{LimitSettings, Settings, Time},
+    settings::{AllowAnonymous, LimitSettings, Settings, Time},
 };
 
 /// A lease below this is shorter than a push may take over an ordinary line.
@@ -32,7 +33,8 @@ const LEASE_MIN: Time = Time::seconds(60);
 pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     settings.check()?;
     let metrics = Arc::new(Metrics::new());
-    let (http_limits, listener_options) = limits(&settings);
+    let (http_limits, mut listener_options) = limits(&settings);
+    listener_options.connections_max = files::connections(listener_options.connections_max);
 
     // Before the storage is opened: what is misconfigured fails before anything is touched.
     let certificates = match settings.tls.files() {
@@ -101,7 +103,12 @@ fn limits(settings: &Settings) -> (HttpLimits, ListenerOptions) {
         idle,
         chunk_min_bytes,
     } = settings.limits;
+    let hosts = match settings.allow_anonymous {
+        AllowAnonymous::EveryoneMayReadAndWrite if settings.hosts.is_empty() => Hosts::Any,
+        _ => Hosts::Only(settings.hosts.clone()),
+    };
     let http = HttpLimits {
+        hosts,
         requests_max: requests,
         uri_bytes_max: uri_bytes.as_usize(),
         header_bytes_max: header_bytes.as_usize(),

@@ -6,10 +6,11 @@ use super::{Settings, SettingsError};
 use crate::registry::policy::SparseRule;
 
 /// Every key that a variable or `--set` can name, in the order of the file.
-pub const KEYS: [&str; 36] = [
+pub const KEYS: [&str; 37] = [
     "listen",
     "data",
     "allow_anonymous",
+    "hosts",
     "cache_bytes",
     "meta_cache_bytes",
     "upload_memory_bytes",
@@ -127,17 +128,18 @@ impl Settings {
                 .as_table_mut()
                 .expect("the settings' dotted keys are of sections")
         };
-        let value =
-            match section.get(name) {
-                Some(toml::Value::Array(_)) => list(text)
-                    .ok_or_else(|| failed(format!("{text:?} is no TOML list of rules")))?,
-                Some(toml::Value::Integer(_)) => text
-                    .trim()
+        let value = match section.get(name) {
+            Some(toml::Value::Array(_)) => {
+                list(text).ok_or_else(|| failed(format!("{text:?} is no TOML list")))?
+            }
+            Some(toml::Value::Integer(_)) => {
+                text.trim()
                     .parse::<i64>()
                     .map(toml::Value::Integer)
-                    .map_err(|_| failed(format!("{text:?} is no whole number")))?,
-                _ => toml::Value::String(text.to_owned()),
-            };
+                    .map_err(|_| failed(format!("{text:?} is no whole number")))?
+            }
+            _ => toml::Value::String(text.to_owned()),
+        };
         section.insert(name.to_owned(), value);
         table
             .try_into()

@@ -32,10 +32,13 @@ pub use self::{
     },
     units::{Bytes, Time},
 };
-use crate::registry::{
-    immutable::ImmutableRule,
-    policy::SparseRule,
-    retention::{RetentionRule, rule_faults},
+use crate::{
+    http::origin::is_host_name,
+    registry::{
+        immutable::ImmutableRule,
+        policy::SparseRule,
+        retention::{RetentionRule, rule_faults},
+    },
 };
 
 /// Longest time that something is kept for a client or an operator who does not come back.
@@ -52,6 +55,10 @@ pub struct Settings {
     pub data: PathBuf,
     /// Who may do what without logging in.
     pub allow_anonymous: AllowAnonymous,
+    /// Names by which clients know the server, without port, such as `registry.example`; requests for other names get 421. Default:
+    /// none, which with `loopback-only` means addresses and `localhost`, and any name otherwise. So no web page that a browser on
+    /// this machine opens can reach the registry through a name of its own. A proxy in front sends the name that its clients use.
+    pub hosts: Vec<String>,
     /// Memory for decoded chunks, so that an image which many nodes pull is decoded once. Default 256 MiB; 0 to 1 TiB.
     pub cache_bytes: Bytes,
     /// Memory for pages of the metadata database. Default 64 MiB; 4 MiB to 1 TiB. Reads beyond it go to the kernel's cache.
@@ -114,6 +121,7 @@ impl Default for Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 5_000)),
             data: PathBuf::from("./dvcr-data"),
             allow_anonymous: AllowAnonymous::default(),
+            hosts: Vec::new(),
             cache_bytes: Bytes::mib(256),
             meta_cache_bytes: Bytes::mib(64),
             upload_memory_bytes: Bytes::mib(16),
@@ -147,6 +155,7 @@ impl Settings {
             listen,
             data,
             allow_anonymous,
+            hosts,
             cache_bytes,
             meta_cache_bytes,
             upload_memory_bytes,
@@ -173,6 +182,11 @@ impl Settings {
                  because nothing asks who they are. Listen on 127.0.0.1 or [::1] and put a proxy with access control in front; \
                  or, if that is what you want, say so with --allow-anonymous everyone-may-read-and-write \
                  (DVCR_ALLOW_ANONYMOUS, or allow_anonymous in the settings file)"
+            ));
+        }
+        for host in hosts.iter().filter(|host| !is_host_name(host)) {
+            faults.tell(format!(
+                "hosts: {host:?} is no name of a server: write for example registry.example, without scheme and port"
             ));
         }
         if data.as_os_str().is_empty() {

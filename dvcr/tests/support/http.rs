@@ -219,9 +219,12 @@ impl Client {
             None => &request.target,
         };
         let mut head = format!(
-            "{} {target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: dvcr-black-box-test\r\n",
-            request.method, self.authority
+            "{} {target} HTTP/1.1\r\nUser-Agent: dvcr-black-box-test\r\n",
+            request.method
         );
+        if !request.headers.iter().any(|(name, _)| *name == "Host") {
+            let _ = write!(head, "Host: {}\r\n", self.authority);
+        }
         for (name, value) in &request.headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }

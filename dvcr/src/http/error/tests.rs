@@ -149,6 +149,9 @@ fn every_refused_request_has_a_row() {
     use RequestError as E;
     let answer = check(E::MethodNotAllowed(&["GET", "HEAD"]), 405, "UNSUPPORTED");
     assert_eq!(answer.headers[header::ALLOW], "GET, HEAD");
+    check(E::Host, 400, "UNSUPPORTED");
+    check(E::Misdirected("x".into()), 421, "UNSUPPORTED");
+    check(E::CrossSite, 403, "DENIED");
     check(E::UriTooLong(1), 414, "UNSUPPORTED");
     check(E::TooManyTags(1), 414, "UNSUPPORTED");
     check(E::HeadersTooLarge(1), 431, "UNSUPPORTED");
