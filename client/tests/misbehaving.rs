@@ -18,7 +18,6 @@ fn transport() -> Transport {
             pause: Duration::from_millis(1),
             pause_max: Duration::from_millis(2),
         },
-        stall_time: Duration::from_millis(500),
         ..Transport::default()
     }
 }
@@ -453,6 +452,7 @@ async fn a_silent_server_is_noticed() {
     });
     let mut transport = transport();
     transport.retry = Retry::never();
+    transport.stall_time = Duration::from_millis(500);
     let client = Client::at(&server.url(), Credentials::Anonymous, &transport).unwrap();
     let error = client.ping().await.unwrap_err();
     assert!(matches!(error, Error::Stalled { .. }), "{error:?}");

@@ -31,7 +31,7 @@ const NO_RESERVE: (&str, &str) = ("DVCR_RESERVE_BYTES", "0");
 /// A layer of this length is pushed again and again.
 const LAYER_BYTES: usize = 6 << 20;
 /// Time that the server has to notice that there is room again, and to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A server on a device.
 struct World {
@@ -255,7 +255,7 @@ fn a_full_device_is_emptied_by_deleting() {
     // A collection comes when the device is full, long before its time.
     let collected = vec![
         RESERVE,
-        ("DVCR_LEASE", "5s"),
+        ("DVCR_LEASE", "20s"),
         ("DVCR_GC_GRACE", "0s"),
         ("DVCR_GC_INTERVAL", "1h"),
     ];

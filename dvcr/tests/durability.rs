@@ -20,6 +20,7 @@ use rustix::process::Signal;
 use support::{
     digest::sha256,
     http::{Client, Request},
+    over::Over,
     process::{self, Finished},
     random::Random,
     server::{Server, program},
@@ -171,6 +172,7 @@ fn a_copy_of_a_running_server_restores() {
     };
     let before = thread::scope(|scope| {
         let pushing = scope.spawn(|| pusher.run());
+        let until_here = Over(&is_over);
         // Until garbage collection has removed packs that were copied from, and some.
         let client = Client::new(&server.url());
         let deadline = std::time::Instant::now() + LIMIT;
@@ -203,7 +205,7 @@ fn a_copy_of_a_running_server_restores() {
         let released = dvcr(Some(&server), &["checkpoint", "--hold", "0s"]);
         assert!(released.success, "{}", released.log);
         assert!(!released.log.contains("no pack is removed"));
-        is_over.store(true, Relaxed);
+        drop(until_here);
         pushing.join().unwrap();
         before
     });

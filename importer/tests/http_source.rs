@@ -295,7 +295,7 @@ fn a_stall_is_a_break() {
     };
     let site = Site::new(vec![1; 100_000], manners);
     let http = HttpOptions {
-        stall: Some(Duration::from_millis(20)),
+        stall: Some(Duration::from_secs(1)),
         ..HttpOptions::default()
     };
     let remote = open_with(&runtime, &site, http, impatient()).unwrap();

@@ -179,6 +179,8 @@ async fn slow_work_of_ours_cuts_nobody() {
     let server = Server::start(options, None).await;
     let mut stream = server.connect().await;
     send(&mut stream, "/slow").await;
+    // Until its request was read it could be idle itself.
+    limit(server.asked.notified()).await;
     // Another connection becomes idle and is closed: so much time has passed.
     closed(&mut server.connect().await).await;
     assert_eq!(server.metrics.connections.idle.get(), 1);

@@ -28,7 +28,7 @@ const DRIVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/drive.py");
 const GENERATOR_SETTINGS: &str = "post_hooks: []\npackage_name_override: dvcr_api\n";
 
 /// Nothing keeps what was deleted, but what is uploaded stays for an hour.
-const SETTINGS: [(&str, &str); 2] = [("DVCR_GC_GRACE", "1h"), ("DVCR_LEASE", "1m")];
+const SETTINGS: [(&str, &str); 2] = [("DVCR_GC_GRACE", "1h"), ("DVCR_LEASE", "1h")];
 
 fn succeed(command: Command) -> String {
     let finished = run(command, LIMIT);

@@ -36,9 +36,9 @@ const IMAGES_MAX: usize = 12;
 /// Tags of a client in each repository.
 const TAGS: u64 = 8;
 /// How long what nothing refers to is protected. A push must take less than half of it.
-const LEASE: Duration = Duration::from_secs(10);
+const LEASE: Duration = Duration::from_secs(30);
 const SETTINGS: [(&str, &str); 6] = [
-    ("DVCR_LEASE", "10s"),
+    ("DVCR_LEASE", "30s"),
     ("DVCR_GC_GRACE", "0s"),
     ("DVCR_GC_INTERVAL", "10ms"),
     ("DVCR_GC_UNUSED_PERCENT", "2"),
@@ -206,7 +206,7 @@ impl Keeper {
     }
 }
 
-/// Runs one client until all events are done.
+/// Runs one client until all events are done, and leases have ended while it ran.
 fn client(
     keeper: &mut Keeper,
     visitor: &mut Visitor<'_>,
@@ -217,17 +217,18 @@ fn client(
     mut random: Random,
 ) -> Done {
     let mut done = Done::default();
+    let begun = Instant::now();
     loop {
         let number = next.fetch_add(1, SeqCst);
-        if number >= events {
+        if number >= events && begun.elapsed() > LEASE * 3 / 2 {
             return done;
         }
         // The receiver is gone after the last kill.
         let _ = reached.send(number);
-        let begun = Instant::now();
+        let event = Instant::now();
         let (kind, again) = keeper.act(visitor, layers, &mut random);
         done.again += again;
-        done.millis[kind].push(begun.elapsed().as_secs_f64() * 1e3);
+        done.millis[kind].push(event.elapsed().as_secs_f64() * 1e3);
     }
 }
 
@@ -300,10 +301,7 @@ fn nothing_is_lost_while_garbage_is_collected_all_the_time() {
 
     let url = server.url();
     let removed = collected.0["dvcr_gc_removed_blobs_total"];
-    assert!(
-        removed > 0,
-        "no garbage was collected in {seconds:.0} s, shorter than a lease"
-    );
+    assert!(removed > 0, "no garbage was collected in {seconds:.0} s");
     let fresh_directory = directory.path().join("fresh");
     let fresh = fresh_store(&fresh_directory, &keepers);
     let rest = settle(&url, &data, &fresh.url(), &fresh_directory);
@@ -313,6 +311,7 @@ fn nothing_is_lost_while_garbage_is_collected_all_the_time() {
     assert_eq!(server.log().matches("ERROR").count(), 0, "{}", server.log());
     assert!(!server.log().contains("panicked"), "{}", server.log());
 
+    let events = next.load(SeqCst) - CLIENTS;
     println!(
         "{events} events by {CLIENTS} clients in {seconds:.1} s: {:.0} a second; {KILLS} kills",
         events as f64 / seconds

@@ -13,6 +13,7 @@ pub(crate) mod distribution;
 pub(crate) mod http;
 pub(crate) mod layer;
 pub(crate) mod namespace;
+pub(crate) mod over;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod server;

@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{Read as _, Seek as _, SeekFrom},
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::FileExt as _, process::CommandExt as _},
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
@@ -140,13 +140,12 @@ fn kill_group(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn read_all(mut file: &File) -> String {
-    let mut bytes = Vec::new();
-    // The child writes through a clone of this handle, which shares its position: put it back to the end.
-    let _ = file
-        .seek(SeekFrom::Start(0))
-        .and_then(|_| file.read_to_end(&mut bytes))
-        .and_then(|_| file.seek(SeekFrom::End(0)));
+fn read_all(file: &File) -> String {
+    let (mut bytes, mut part) = (Vec::new(), vec![0; 64 << 10]);
+    // The child writes through a clone of this handle, which shares its position: that must not move.
+    while let Ok(len @ 1..) = file.read_at(&mut part, bytes.len() as u64) {
+        bytes.extend_from_slice(&part[..len]);
+    }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -32,14 +32,23 @@ impl Process {
             .worker_threads(2)
             .enable_all()
             .build()?;
+        let signals = {
+            // At once: whoever sees this process do something may ask it to stop.
+            let _in_runtime = runtime.enter();
+            [SignalKind::interrupt(), SignalKind::terminate()].map(signal)
+        };
+        let [interrupt, terminate] = signals;
+        let (interrupt, terminate) = (interrupt?, terminate?);
         let process = Self {
             runtime,
             cancel: Arc::default(),
             stop: CancellationToken::new(),
             kept: AtomicBool::new(false),
         };
-        let watch = watch_signals(process.cancel.clone(), process.stop.clone());
-        process.runtime.spawn(watch);
+        let (cancel, stop) = (process.cancel.clone(), process.stop.clone());
+        process
+            .runtime
+            .spawn(watch_signals(interrupt, terminate, cancel, stop));
         Ok(process)
     }
 
@@ -54,13 +63,12 @@ impl Process {
     }
 }
 
-async fn watch_signals(cancel: Arc<AtomicBool>, stop: CancellationToken) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return;
-    };
+async fn watch_signals(
+    mut interrupt: Signal,
+    mut terminate: Signal,
+    cancel: Arc<AtomicBool>,
+    stop: CancellationToken,
+) {
     loop {
         tokio::select! {
             _ = interrupt.recv() => {}

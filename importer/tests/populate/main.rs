@@ -11,6 +11,7 @@ use std::{
     fs,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use dvcr_core::disk::CanonicalQcow2;
@@ -29,14 +30,17 @@ use support::{
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
+/// Milliseconds until a program that was just started is itself, on a busy machine.
+const LOCKED_MAX: u32 = 10_000;
+
 /// Opens what may be locked: a program that another test starts has our files, and so their locks, until it is that program.
 fn unlocked<T, E>(
     mut open: impl FnMut() -> Result<T, E>,
     is_locked: impl Fn(&E) -> bool,
 ) -> Result<T, E> {
-    for _ in 0..10_000 {
+    for _ in 0..LOCKED_MAX {
         match open() {
-            Err(error) if is_locked(&error) => std::thread::yield_now(),
+            Err(error) if is_locked(&error) => std::thread::sleep(Duration::from_millis(1)),
             result => return result,
         }
     }
@@ -48,11 +52,18 @@ fn raw_target(
     image: &DiskImage,
     options: RawOptions,
 ) -> Result<RawTarget, TargetError> {
-    let place = Place::of(path)?;
     unlocked(
-        || RawTarget::open(&place, Some(image.virtual_len()), options),
+        || open_target(path, image, options),
         |error| matches!(error, TargetError::Busy(_)),
     )
+}
+
+fn open_target(
+    path: &Path,
+    image: &DiskImage,
+    options: RawOptions,
+) -> Result<RawTarget, TargetError> {
+    RawTarget::open(&Place::of(path)?, Some(image.virtual_len()), options)
 }
 
 fn write(image: &DiskImage, target: &dyn Target) -> Progress {
@@ -178,7 +189,7 @@ fn every_format_to_a_dirty_device() {
                 };
                 let target = raw_target(device.path(), &image, options).unwrap();
                 assert!(matches!(
-                    raw_target(device.path(), &image, options),
+                    open_target(device.path(), &image, options),
                     Err(TargetError::Busy(_))
                 ));
                 write(&image, &target);
@@ -233,7 +244,7 @@ fn a_mounted_device_is_refused() {
     );
     run("sh", &["-c", &script]);
     let image = open(&bench.raw).unwrap();
-    let result = raw_target(device.path(), &image, RawOptions::default());
+    let result = open_target(device.path(), &image, RawOptions::default());
     run("umount", &[text(&mounted)]);
     assert!(matches!(result, Err(TargetError::Busy(_))), "{result:?}");
 }
