@@ -136,7 +136,9 @@ impl Registry {
         let inner = &self.0;
         match reference {
             Reference::Tag(tag) => {
-                inner.remove_tag(repository, tag, inner.stays()).await?;
+                inner
+                    .remove_tag(repository, tag, None, inner.stays())
+                    .await?;
             }
             Reference::Digest(digest) => {
                 inner

@@ -50,11 +50,13 @@ impl Inner {
         }
     }
 
-    /// Removes a tag; its manifest becomes what `left` says. Returns which that was.
+    /// Removes a tag; its manifest becomes what `left` says. Returns which that was. With `only` it stays where it names another
+    /// manifest by now.
     pub(super) async fn remove_tag(
         &self,
         repository: &RepositoryName,
         tag: &Tag,
+        only: Option<Digest>,
         left: UntaggedRecord,
     ) -> Result<Digest, RegistryError> {
         self.transact(|| async {
@@ -62,6 +64,9 @@ impl Inner {
             let value = self.get(&key).await?;
             let value = value.ok_or_else(|| RegistryError::ManifestUnknown(tag.to_string()))?;
             let digest = TagRecord::decode(&key, &value)?.digest;
+            if only.is_some_and(|only| only != digest) {
+                return Err(RegistryError::ManifestUnknown(tag.to_string()));
+            }
             self.check_deletable(repository, tag.as_str(), digest)?;
             let mut txn = Txn::default();
             untag(repository, tag, value, &digest, left, &mut txn);

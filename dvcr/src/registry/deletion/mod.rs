@@ -259,15 +259,15 @@ impl Inner {
     async fn remove_tags(&self, leaving: &Leaving, deletion: &mut Deletion) {
         let (name, left) = (&leaving.name, self.goes_at_once());
         let mut removals = stream::iter(leaving.tags.clone())
-            .map(|(tag, _)| async move {
-                let removed = self.remove_tag(name, &tag, left).await;
+            .map(|(tag, digest)| async move {
+                let removed = self.remove_tag(name, &tag, Some(digest), left).await;
                 (tag, removed)
             })
             .buffered(PARALLEL);
         while let Some((tag, removed)) = removals.next().await {
             match removed {
                 Ok(digest) => deletion.count(name, Some(&tag), digest),
-                // Somebody else was quicker.
+                // Somebody else was quicker, or has pushed the tag anew.
                 Err(RegistryError::ManifestUnknown(_)) => {}
                 Err(error) => deletion.fail(name, Some(tag.to_string()), &error),
             }

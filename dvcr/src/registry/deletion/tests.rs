@@ -300,3 +300,25 @@ async fn immutable_tags_stay_and_are_told() {
     assert_eq!(deleted.failures[0].what.as_deref(), Some("v1"));
     assert!(world.holds("a", fixed).await);
 }
+
+/// Planning and measuring take a while.
+#[tokio::test]
+async fn a_tag_that_was_pushed_anew_after_the_plan_stays() {
+    let world = world(Vec::new()).await;
+    for tag in ["nightly-1", "nightly-2"] {
+        world.push(&format!("a:{tag}"), &disk(1, 100_000)).await;
+    }
+    let selection = Selection::Tags {
+        repositories: "a".to_owned(),
+        tags: "nightly-*".to_owned(),
+    };
+    let (inner, mut deletion) = (&world.registry.0, Deletion::default());
+    let plan = inner.plan_deletion(&WHO, &selection, &mut deletion).await;
+    let plan = plan.unwrap();
+    let new = world.push("a:nightly-1", &disk(2, 100_000)).await;
+    inner.carry_out(&plan[0], &mut deletion).await.unwrap();
+    let named = deletion.named.iter().filter_map(|named| named.tag.as_ref());
+    assert_eq!(named.map(Tag::as_str).collect::<Vec<_>>(), ["nightly-2"]);
+    assert!(world.holds("a", new).await);
+    world.pull("a", &disk(2, 100_000)).await.unwrap();
+}

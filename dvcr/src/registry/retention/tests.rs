@@ -363,7 +363,7 @@ async fn what_somebody_changes_meanwhile_is_judged_again() {
     let judge = inner.see_tags(&repository, rule).await.unwrap();
     let gone: Tag = "c".parse().unwrap();
     inner
-        .remove_tag(&repository, &gone, inner.stays())
+        .remove_tag(&repository, &gone, None, inner.stays())
         .await
         .unwrap();
     let judged = inner.remove_judged(&repository, no, &judge).await.unwrap();
