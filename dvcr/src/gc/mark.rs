@@ -224,22 +224,6 @@ pub(super) async fn referenced(
     Ok(found)
 }
 
-/// Whether any chunk's row leads to the pack, to this offset or behind. Reads the rows of all chunks.
-pub(super) async fn is_named(
-    source: Source<'_>,
-    pack: PackId,
-    from: u64,
-) -> Result<bool, MetaError> {
-    let mut named = false;
-    each(source, key::chunks(), ROWS, |key, row| {
-        let at = ChunkRecord::decode(key, row)?;
-        named |= at.pack == pack && u64::from(at.offset) >= from;
-        Ok(())
-    })
-    .await?;
-    Ok(named)
-}
-
 /// The first 8 bytes. Two chunks in 2^32 share them: then a dead one counts as live, never the other way.
 fn prefix(id: &ChunkId) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = id.0;

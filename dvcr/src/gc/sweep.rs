@@ -12,7 +12,7 @@ use crate::{
     backend::PackId,
     meta::key,
     store::{
-        PackContents, PackDamage, StoreError,
+        PackContents, StoreError,
         pack::{Entry, RecordId},
     },
 };
@@ -115,21 +115,48 @@ impl GarbageCollector {
         }
     }
 
-    /// What lies in a condemned pack, or why that cannot be told.
-    async fn list(&self, pack: PackId) -> Result<Result<PackContents, String>, StoreError> {
-        let (contents, why) = match self.store.listed(pack).await {
-            Ok(contents) => match contents.damage {
-                None | Some(PackDamage::Footer) => return Ok(Ok(contents)),
-                Some(damage) => (contents, damage.to_string()),
-            },
-            Err(error) => {
-                tracing::warn!(%pack, error = &error as &dyn std::error::Error, "list a pack");
-                (PackContents::default(), "it cannot be read".to_owned())
+    /// What lies in condemned packs. Those of which that cannot be told are counted, and named in the log.
+    async fn list(
+        &self,
+        victims: &[PackId],
+        total: &mut Swept,
+    ) -> Result<Vec<(PackId, PackContents)>, StoreError> {
+        let mut packs: Vec<(PackId, PackContents, String)> = Vec::with_capacity(victims.len());
+        for pack in victims {
+            let (contents, why) = match self.store.listed(*pack).await {
+                Ok(contents) => {
+                    let why = match contents.damage {
+                        Some(damage) => damage.to_string(),
+                        None => "rows lead beyond its end".to_owned(),
+                    };
+                    (contents, why)
+                }
+                Err(error) => {
+                    tracing::warn!(%pack, error = &error as &dyn std::error::Error, "list a pack");
+                    (PackContents::default(), "it cannot be read".to_owned())
+                }
+            };
+            packs.push((*pack, contents, why));
+        }
+        // A footer knows all records; a walk knows those that are left. A crash may have torn the pack, or come when some of its room
+        // or all of it had been given back. Then no row leads there.
+        let walked = packs.iter().filter(|(_, contents, _)| !contents.has_footer);
+        let walked: HashSet<PackId> = walked.map(|(pack, ..)| *pack).collect();
+        let named = self.store.named_ends(&walked).await?;
+        let mut listed = Vec::with_capacity(packs.len());
+        for (pack, contents, why) in packs {
+            if named
+                .get(&pack)
+                .is_none_or(|end| *end <= contents.listed_to())
+            {
+                listed.push((pack, contents));
+                continue;
             }
-        };
-        // A crash tore the pack, or came when some of its room or all of it had been given back. Then no row leads there.
-        let is_named = mark::is_named(self.source(), pack, contents.listed_to()).await?;
-        Ok(if is_named { Err(why) } else { Ok(contents) })
+            total.damaged += 1;
+            self.stats.damaged_packs.fetch_add(1, Relaxed);
+            tracing::error!(%pack, why, "a pack cannot be emptied");
+        }
+        Ok(listed)
     }
 
     /// Empties packs; returns those that are gone.
@@ -144,17 +171,7 @@ impl GarbageCollector {
             return Ok(gone);
         }
         // From here on nothing new refers to what lies in the victims: what is found now is all there is.
-        let mut packs: Vec<(PackId, PackContents)> = Vec::with_capacity(victims.len());
-        for pack in victims {
-            match self.list(*pack).await? {
-                Ok(contents) => packs.push((*pack, contents)),
-                Err(why) => {
-                    total.damaged += 1;
-                    self.stats.damaged_packs.fetch_add(1, Relaxed);
-                    tracing::error!(%pack, why, "a pack cannot be emptied");
-                }
-            }
-        }
+        let mut packs = self.list(victims, total).await?;
         let ids = packs.iter().flat_map(|(_, contents)| &contents.entries);
         let chunks: HashSet<ChunkId> = ids
             .filter_map(|entry| match entry.header.id() {

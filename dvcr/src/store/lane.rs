@@ -29,7 +29,8 @@ use super::{
     epoch::Condemned,
     ids::IdAllocator,
     joined::joined,
-    pack::{PackBuilder, PackHeader, RECORD_HEADER_LEN, Record, RecordId},
+    named::record_end,
+    pack::{PackBuilder, PackHeader, Record, RecordId},
 };
 use crate::{
     backend::{PackBackend, PackId},
@@ -85,9 +86,7 @@ pub(crate) struct Placed {
 impl Placed {
     /// Offset in the pack just past the chunk's record.
     pub(crate) fn end(&self) -> u64 {
-        u64::from(self.location.offset)
-            + RECORD_HEADER_LEN as u64
-            + u64::from(self.location.stored_len)
+        record_end(&self.location)
     }
 }
 

@@ -24,6 +24,7 @@ mod ingest;
 mod ingest_state;
 mod joined;
 mod lane;
+mod named;
 pub(crate) mod pace;
 pub mod pack;
 mod read;
@@ -36,7 +37,7 @@ mod stats;
 mod verify;
 mod zstd_stream;
 
-pub(crate) use contents::{PackContents, PackDamage, read_contents};
+pub(crate) use contents::{PackContents, PackDamage, header_behind, read_contents};
 pub use error::StoreError;
 pub(crate) use hasher::Hasher;
 pub use ingest::{

@@ -10,6 +10,7 @@ use super::{
     append::recipe_record,
     compress::Codecs,
     joined::joined,
+    named::record_end,
     pack::{
         BlobHead, Codec, Entry, PAYLOAD_BYTES_MAX, RECORD_HEADER_LEN, Record, RecordHeader,
         RecordId, open_record,
@@ -60,7 +61,7 @@ impl Expected {
 
     /// The first offset behind the record.
     pub(crate) fn end(&self) -> u64 {
-        u64::from(self.at.offset) + self.len() as u64
+        record_end(&self.at)
     }
 }
 

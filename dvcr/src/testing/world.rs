@@ -85,8 +85,24 @@ impl World {
     /// The metadata goes, and comes back from a checkpoint and what lies in packs now.
     pub(crate) async fn rebuilt(self, checkpoint: Option<Checkpoint>) -> (Self, RepairReport) {
         self.registry.store().close().await.unwrap();
+        self.rebuilt_from(true, checkpoint).await
+    }
+
+    /// The same after a crash: no pack was sealed.
+    pub(crate) async fn rebuilt_after_a_crash(
+        self,
+        checkpoint: Option<Checkpoint>,
+    ) -> (Self, RepairReport) {
+        self.rebuilt_from(false, checkpoint).await
+    }
+
+    async fn rebuilt_from(
+        self,
+        are_sealed: bool,
+        checkpoint: Option<Checkpoint>,
+    ) -> (Self, RepairReport) {
         let packs = self.packs.clone();
-        let (meta, report) = rebuilt(packs, |_| true, checkpoint, BEGIN_MS).await;
+        let (meta, report) = rebuilt(packs, move |_| are_sealed, checkpoint, BEGIN_MS).await;
         (self.restart_on(meta).await, report)
     }
 

@@ -15,7 +15,7 @@ use crate::{
     },
     repair::{RepairError, failed, hash::read_chunk},
     store::{
-        Expected, PackContents,
+        Expected, PackContents, PackDamage, header_behind,
         pack::{BlobHead, Entry, RECORD_HEADER_LEN, RecordId, open_record},
         read_contents,
         recipe::RecipePart,
@@ -51,19 +51,38 @@ impl Rebuild {
             self.report.pack_bytes += content.len;
             let PackContents {
                 len,
-                entries,
+                mut entries,
+                bad,
                 has_footer,
                 damage,
             } = content;
             let sealed = is_sealed(pack);
-            let open = !sealed && !has_footer;
+            let mut open = !sealed && !has_footer;
             if let Some(damage) = damage.filter(|_| sealed) {
                 self.damaged(pack, damage.to_string());
+            } else if let Some(PackDamage::Records { from, .. }) = damage {
+                let packs = Arc::clone(&self.packs);
+                let header = blocking::run(move || header_behind(&*packs, pack, from)).await;
+                if let Ok(Some(at)) = header {
+                    let what = format!(
+                        "nothing can be read at offset {from}, and there are records from offset {at} on: \
+                         none of it is used, and all of it is kept"
+                    );
+                    self.damaged(pack, what);
+                    open = false;
+                }
             }
+            for offset in bad.iter().filter(|_| sealed) {
+                self.damaged(
+                    pack,
+                    format!("record at offset {offset}: its bytes changed"),
+                );
+            }
+            entries.retain(|entry| !bad.contains(&entry.offset));
             for batch in entries.chunks(BATCH_ENTRIES) {
                 self.take_records(pack, batch).await?;
             }
-            // The next start closes a pack that was being written: it cuts off what is torn.
+            // The next start closes a pack that was being written: it cuts off what is torn at its end.
             let row = if open {
                 PackRecord {
                     state: PackState::Open,

@@ -11,13 +11,13 @@ use super::{
 /// How much a walk asks for at once. Far above the longest record, so that most records cost no read of their own.
 const WINDOW_BYTES: u64 = 4 << 20;
 
-/// A record whose header and payload are what was written.
+/// A record whose header is what was written.
 #[derive(Clone, Debug)]
 pub struct Walked {
     /// Where it lies, and its header.
     pub entry: Entry,
-    /// Its payload, encoded. Shares memory with the window it was read in: copy it to keep it for long.
-    pub payload: Bytes,
+    /// Its payload, encoded, or what is wrong with it. Shares memory with the window it was read in: copy it to keep it for long.
+    pub payload: Result<Bytes, LayoutError>,
 }
 
 /// Why a walk ended.
@@ -27,16 +27,16 @@ pub enum WalkEnd {
     Complete,
     /// The pack ends within a record.
     Cut,
-    /// What follows is no record: a torn write, damage, or the footer.
+    /// What follows is no header of a record: a torn write, damage, or the footer.
     Invalid(LayoutError),
 }
 
-/// Iterates over the valid prefix of a pack: its records up to the first whose header or payload does not match its
-/// checksum.
+/// Iterates over the records of a pack up to the first whose header does not match its checksum. What looks wrong is read
+/// twice: a bus or memory may have had a bad moment.
 ///
-/// Meant for packs that were open when the server stopped; what lies beyond the prefix was never acknowledged, for
-/// making a pack durable makes all of it durable. It never looks for records behind damage: a payload may contain
-/// anything, also bytes shaped like a record.
+/// Meant for packs that were open when the server stopped. It steps over a payload that does not match its checksum, for the
+/// header before it says where the next record begins. Behind a header that is wrong it looks for nothing: a payload may
+/// contain anything, also bytes shaped like a record. Rows may know of records there; a walk does not.
 ///
 /// The caller does the I/O: `read(offset, len)` returns exactly `len` bytes. An error of `read` is passed on and ends
 /// the walk without an [`end`](Self::end).
@@ -65,8 +65,8 @@ impl<R: FnMut(u64, usize) -> io::Result<Bytes>> RecordWalk<R> {
         }
     }
 
-    /// The end of the last valid record so far; the length of the valid prefix once the walk has ended.
-    pub fn valid_len(&self) -> u64 {
+    /// Where the last record so far ends.
+    pub fn walked_to(&self) -> u64 {
         self.at
     }
 
@@ -75,7 +75,7 @@ impl<R: FnMut(u64, usize) -> io::Result<Bytes>> RecordWalk<R> {
         self.end.as_ref()
     }
 
-    /// The `len` bytes after the last valid record, or nothing if the pack is shorter.
+    /// The `len` bytes after the last record, or nothing if the pack is shorter.
     fn peek(&mut self, len: usize) -> io::Result<Option<Bytes>> {
         let left = self.pack_len.saturating_sub(self.at);
         if left < len as u64 {
@@ -101,6 +101,19 @@ impl<R: FnMut(u64, usize) -> io::Result<Bytes>> RecordWalk<R> {
         if self.at >= self.pack_len {
             return Ok(Err(WalkEnd::Complete));
         }
+        let mut looked = self.look()?;
+        if !matches!(looked, Ok(Walked { payload: Ok(_), .. })) {
+            (self.window, self.window_at) = (Bytes::new(), self.at);
+            looked = self.look()?;
+        }
+        if let Ok(walked) = &looked {
+            self.at = walked.entry.end();
+        }
+        Ok(looked)
+    }
+
+    /// The record after the last one.
+    fn look(&mut self) -> io::Result<Result<Walked, WalkEnd>> {
         let Some(bytes) = self.peek(RECORD_HEADER_LEN)? else {
             return Ok(Err(WalkEnd::Cut));
         };
@@ -112,15 +125,12 @@ impl<R: FnMut(u64, usize) -> io::Result<Bytes>> RecordWalk<R> {
             return Ok(Err(WalkEnd::Cut));
         };
         let payload = bytes.slice(RECORD_HEADER_LEN..);
-        if let Err(error) = verify(&header, &payload) {
-            return Ok(Err(WalkEnd::Invalid(error)));
-        }
         // `at` is below PACK_BYTES_MAX, hence below 4 GiB.
         let entry = Entry {
             offset: self.at as u32,
             header,
         };
-        self.at = entry.end();
+        let payload = verify(&header, &payload).map(|()| payload);
         Ok(Ok(Walked { entry, payload }))
     }
 }
