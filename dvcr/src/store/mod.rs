@@ -44,6 +44,7 @@ pub use ingest::{
     BLOCK_BYTES, FLUSH_BYTES, FLUSH_INTERVAL, Finished, FinishedBody, INLINE_BYTES_MAX, Ingest,
 };
 pub use ingest_state::IngestState;
+pub(crate) use named::record_end;
 pub use read::Reading;
 pub use repack::Emptied;
 pub use session_row::SessionRow;

@@ -1,13 +1,18 @@
 //! What rows say of packs, whatever the packs say of themselves.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::Arc,
+};
 
-use super::{Store, pack::RECORD_HEADER_LEN};
+use super::{Store, StoreError, pack::RECORD_HEADER_LEN};
 use crate::{
     backend::PackId,
+    blocking,
     meta::{
         MetaError, Pages, key,
-        record::{ChunkRecord, Record as _},
+        record::{ChunkRecord, PackRecord, PackState, Record as _},
     },
 };
 
@@ -44,5 +49,23 @@ impl Store {
             slice = self.pace.slice();
         }
         Ok(ends)
+    }
+
+    /// How far a pack goes that may hold what rows name, by its row and by its file; 0 if one of them is not there.
+    pub(crate) async fn pack_end(&self, pack: PackId) -> Result<u64, StoreError> {
+        let packs = Arc::clone(&self.packs);
+        let len = match blocking::run(move || packs.len(pack)).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            len => len.map_err(|e| StoreError::io(format!("look at pack {pack}"), e))?,
+        };
+        let key = key::pack(pack);
+        let Some(row) = self.meta.get_one(&key).await? else {
+            return Ok(0);
+        };
+        let row = PackRecord::decode(&key, &row)?;
+        Ok(match row.state {
+            PackState::Open => len,
+            PackState::Sealed | PackState::Condemned => len.min(row.bytes),
+        })
     }
 }

@@ -9,6 +9,7 @@ mod blob;
 mod finding;
 mod pack;
 mod pass;
+mod rows;
 mod status;
 #[cfg(test)]
 mod tests;

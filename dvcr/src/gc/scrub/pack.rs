@@ -17,18 +17,26 @@ const BATCH_BYTES: u64 = 4 << 20;
 impl Scrubber {
     /// Reads and verifies a pack; returns how many bytes. One that is gone meanwhile is none.
     pub(super) async fn scrub_pack(&self, pack: PackId, pace: Pace) -> Result<u64, StoreError> {
-        let (expected, damage): (Vec<Expected>, _) = match self.store.contents(pack).await? {
+        let contents = self.store.contents(pack).await?;
+        let Some(bytes) = self.sealed_bytes(pack).await? else {
+            return Ok(0);
+        };
+        let (expected, damage): (Vec<Expected>, _) = match contents {
             Some(contents) => {
                 let entries = contents.entries.iter();
                 let expected = entries.map(|entry| Expected::listed(pack, entry));
-                let damage = contents.damage.map(|damage| damage.to_string());
+                let damage = match contents.damage {
+                    Some(damage) => Some(damage.to_string()),
+                    // A file that was cut off between two records looks whole.
+                    None if contents.len < bytes => {
+                        Some(format!("it has {} bytes, and had {bytes}", contents.len))
+                    }
+                    None => None,
+                };
                 (expected.collect(), damage)
             }
             None => (Vec::new(), Some("its file is gone".to_owned())),
         };
-        if !self.is_sealed(pack).await? {
-            return Ok(0);
-        }
         let expected = match &damage {
             None => expected,
             // What it says of itself is not all that there should be: rows know.
@@ -63,7 +71,7 @@ impl Scrubber {
             self.clear_good(batch, &bad).await?;
             return Ok(Some(bad));
         }
-        if !self.is_sealed(pack).await? {
+        if self.sealed_bytes(pack).await?.is_none() {
             return Ok(None);
         }
         let gone = |record: &Expected| Bad {
@@ -122,11 +130,13 @@ impl Scrubber {
         Ok(())
     }
 
-    async fn is_sealed(&self, pack: PackId) -> Result<bool, StoreError> {
+    /// How long a pack is, if it is sealed.
+    async fn sealed_bytes(&self, pack: PackId) -> Result<Option<u64>, StoreError> {
         let key = key::pack(pack);
         let row = self.meta.get_one(&key).await?;
         let row = row.map(|row| PackRecord::decode(&key, &row)).transpose()?;
-        Ok(row.is_some_and(|row| row.state == PackState::Sealed))
+        let sealed = row.filter(|row| row.state == PackState::Sealed);
+        Ok(sealed.map(|row| row.bytes))
     }
 
     /// The chunks whose rows lead to a pack, ascending. Reads the rows of all chunks.

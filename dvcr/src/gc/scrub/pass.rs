@@ -62,6 +62,7 @@ impl Scrubber {
     }
 
     async fn end_pass(&self) -> Result<(), StoreError> {
+        self.check_rows().await?;
         let now = self.clock.now_ms();
         self.update(|progress| {
             progress.last_pack = 0;

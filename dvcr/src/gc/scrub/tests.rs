@@ -451,3 +451,87 @@ async fn the_background_keeps_to_its_budget_and_goes_on_after_a_restart() {
     scrubber.background_pass().await.unwrap();
     assert!(scrubber.stats().bytes.load(Relaxed) > before);
 }
+
+/// Two blobs in one pack, which is that, and where the second begins.
+async fn halves() -> (World, [Bytes; 2], PackId, u64) {
+    let world = world().await;
+    let blobs = [disk(1, 300_000), disk(2, 300_000)];
+    world.push_blob("a", &blobs[0]).await;
+    let half = world.stored_bytes();
+    world.push_blob("a", &blobs[1]).await;
+    let [pack] = world.packs.list().unwrap()[..] else {
+        panic!("one pack is open");
+    };
+    (world, blobs, pack, half)
+}
+
+/// A pack has other bytes than it had, as nothing that we do makes it.
+fn put_in_its_place(world: &World, pack: PackId, bytes: &Bytes) {
+    world.packs.delete(pack).unwrap();
+    world.packs.create(pack).unwrap();
+    world
+        .packs
+        .append(pack, 0, std::slice::from_ref(bytes))
+        .unwrap();
+    world.packs.seal(pack, bytes.len() as u64).unwrap();
+}
+
+#[tokio::test]
+async fn a_pack_that_was_cut_off_between_two_records_is_found() {
+    // Of what the metadata says, the pack's row is right, wrong as well, or gone.
+    for row in ["right", "wrong", "gone"] {
+        let (world, blobs, pack, half) = halves().await;
+        world.registry.store().rotate_packs().await.unwrap();
+        assert_eq!(world.scrub().await.found, 0);
+        let bytes = world.packs.read(pack, 0, half as usize).unwrap();
+        put_in_its_place(&world, pack, &bytes);
+        let key = key::pack(pack);
+        let mut txn = Txn::default();
+        match row {
+            "right" => {}
+            "wrong" => {
+                let row = PackRecord {
+                    state: PackState::Sealed,
+                    bytes: half,
+                    entries: 1,
+                };
+                txn.puts.push((key, row.encode()));
+            }
+            _ => txn.deletes.push(key),
+        }
+        let _unconditional = world.meta.commit(txn).await.unwrap();
+        let run = world.scrub().await;
+        assert!(run.found > 0, "row {row}: {run:?}");
+        let found = world.damaged_blobs().await;
+        let lost = found.iter().map(|(digest, _)| *digest);
+        let is_lost = |data| lost.clone().any(|digest| digest == Digest::sha256(data));
+        assert_eq!(is_lost(&blobs[0]), row == "gone");
+        assert!(is_lost(&blobs[1]), "row {row}");
+        // Pushed again they are whole, and known to be.
+        for data in &blobs {
+            world.push_blob("a", data).await;
+            assert!(world.reads(data).await);
+        }
+        assert_eq!(world.scrub().await.found, 0);
+        assert!(world.damaged_blobs().await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_pack_to_whose_lost_end_rows_lead_is_not_swept() {
+    let (world, blobs, pack, half) = halves().await;
+    world.registry.store().rotate_packs().await.unwrap();
+    let bytes = world.packs.read(pack, 0, half as usize).unwrap();
+    put_in_its_place(&world, pack, &bytes);
+    // Nothing needs the first blob any more.
+    let repository = name("a");
+    let digest = Digest::sha256(&blobs[0]);
+    world
+        .registry
+        .blob_delete(&WHO, &repository, &digest)
+        .await
+        .unwrap();
+    world.clock.advance_ms(48 * HOUR_MS);
+    world.registry.gc().collect(true).await.unwrap();
+    assert!(world.packs.list().unwrap().contains(&pack));
+}
