@@ -52,7 +52,7 @@ pub struct FileBackend {
     path: PathBuf,
     /// The directory itself, to sync names.
     dir: Arc<File>,
-    /// Packs that this process created and has not sealed.
+    /// Packs that this process created and has not sealed; also those whose seal failed, so that nobody believes a sync of them.
     open: Mutex<HashMap<PackId, Arc<OpenPack>>>,
     /// Packs that were read lately.
     readers: Cache<PackId, Arc<File>>,
@@ -65,7 +65,8 @@ pub struct FileBackend {
 struct OpenPack {
     file: File,
     appends: Mutex<Appends>,
-    /// Whether the name is durable. Held while the directory is synced, so that all who wait for it wait.
+    /// Whether the name is durable. Held while anything of the pack is synced: all who wait for it wait, and of two syncs at
+    /// once only one would hear of an error.
     name_durable: Mutex<bool>,
     /// A write or a sync failed.
     broken: AtomicBool,
@@ -234,9 +235,10 @@ impl PackBackend for FileBackend {
             self.open_to_read(pack)?.sync_data().map_err(full)?;
             return self.dir.sync_all();
         };
+        let mut name_durable = lock(&open.name_durable);
         open.check()?;
         open.file.sync_data().map_err(|error| open.broke(error))?;
-        open.make_name_durable(&self.dir)
+        open.make_name_durable(&mut name_durable, &self.dir)
     }
 
     fn seal(&self, pack: PackId, len: u64) -> io::Result<()> {
@@ -246,9 +248,12 @@ impl PackBackend for FileBackend {
         let mut appends = lock(&open.appends);
         check_seal_len(len, open.file.metadata()?.len())?;
         appends.closed = true;
+        let mut name_durable = lock(&open.name_durable);
+        seal_file(&open.file, len).map_err(|error| open.broke(error))?;
+        open.make_name_durable(&mut name_durable, &self.dir)?;
+        // Not before: whoever opens the file anew does not hear of an error that was told already.
         self.open_packs().remove(&pack);
-        seal_file(&open.file, len)?;
-        open.make_name_durable(&self.dir)
+        Ok(())
     }
 
     fn read(&self, pack: PackId, offset: u64, len: usize) -> io::Result<Bytes> {
@@ -351,8 +356,7 @@ impl OpenPack {
         full(error)
     }
 
-    fn make_name_durable(&self, dir: &File) -> io::Result<()> {
-        let mut durable = lock(&self.name_durable);
+    fn make_name_durable(&self, durable: &mut bool, dir: &File) -> io::Result<()> {
         if !*durable {
             dir.sync_all().map_err(|error| self.broke(error))?;
             *durable = true;

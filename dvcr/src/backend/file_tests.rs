@@ -207,6 +207,21 @@ fn a_failed_sync_breaks_a_pack() {
     assert_eq!(kind(backend.make_durable(PACK)), io::ErrorKind::Other);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pack_whose_seal_failed_is_never_durable_again() {
+    let Fixture { backend, dir: _dir } = start();
+    backend.create(PACK).unwrap();
+    // A character device has no length that could be set: EINVAL.
+    let device = OpenOptions::new().write(true).open("/dev/null").unwrap();
+    replace_file(&backend, PACK, device);
+    assert_eq!(kind(backend.seal(PACK, 0)), io::ErrorKind::InvalidInput);
+    // A new descriptor of the file would say that all is well.
+    assert_eq!(kind(backend.make_durable(PACK)), io::ErrorKind::Other);
+    let late = backend.append(PACK, 0, &[Bytes::from_static(b"x")]);
+    assert_eq!(kind(late), io::ErrorKind::PermissionDenied);
+}
+
 #[test]
 fn short_writes_go_on_where_they_stopped() {
     let data: Vec<Bytes> = [&b"one"[..], b"", b"two", b"three", b""]

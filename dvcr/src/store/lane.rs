@@ -66,6 +66,13 @@ impl OpenPack {
         self.builder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From now on nothing is appended, and nothing is acknowledged that is not durable yet. Whoever waits for bytes learns that
+    /// they do not come.
+    fn fail(&self) {
+        self.poisoned.store(true, Relaxed);
+        self.appended.send_modify(|_| {});
+    }
+
     fn poisoned_error(&self) -> StoreError {
         StoreError::io(
             format!("write pack {}", self.id),
@@ -349,7 +356,7 @@ impl Lanes {
         };
         let count = u32::try_from(count).expect("a pack has a bounded number of records");
         let backend = Arc::clone(&self.packs);
-        let len = blocking::run(move || {
+        let sealed = blocking::run(move || {
             let mut len = end;
             if let Some(footer) = footer {
                 // Without its footer it could not be emptied as fast, which a full device needs most.
@@ -364,8 +371,17 @@ impl Lanes {
             }
             backend.seal(id, len).map(|()| len)
         })
-        .await
-        .map_err(|e| StoreError::io(format!("seal pack {id}"), e))?;
+        .await;
+        let len = match sealed {
+            Ok(len) => len,
+            Err(error) => {
+                // Before anybody else may ask for a sync: the system tells of what it could not write once.
+                pack.fail();
+                drop(durable);
+                self.poison(pack).await;
+                return Err(StoreError::io(format!("seal pack {id}"), error));
+            }
+        };
         *durable = len.max(*durable);
         drop(durable);
         let row = PackRecord {
@@ -383,8 +399,8 @@ impl Lanes {
     }
 
     /// Takes the pack out of use; what was durable stays readable.
-    async fn poison(self: &Arc<Self>, pack: &Arc<OpenPack>) {
-        pack.poisoned.store(true, Relaxed);
+    async fn poison(&self, pack: &Arc<OpenPack>) {
+        pack.fail();
         self.stats.poisoned_packs.fetch_add(1, Relaxed);
         let durable = *pack.durable.lock().await;
         self.pending
@@ -422,6 +438,8 @@ impl Lanes {
                 Ok(())
             }
             Err(error) => {
+                // Before whoever waits for the same asks again, and is told that all is well.
+                pack.fail();
                 drop(durable);
                 self.poison(pack).await;
                 Err(StoreError::io(format!("make pack {id} durable"), error))
@@ -517,9 +535,7 @@ impl LaneTicket {
         let id = pack.id;
         let result = blocking::run(move || backend.append(id, begin, &slices)).await;
         if let Err(error) = result {
-            pack.poisoned.store(true, Relaxed);
-            // Whoever waits for these bytes learns that they do not come.
-            pack.appended.send_modify(|_| {});
+            pack.fail();
             lanes.pending.remove(&mine);
             lanes.poison(&pack).await;
             if let Some(pack) = open.take() {
@@ -547,28 +563,74 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
-    use crate::{backend::memory::MemoryBackend, meta::memory::MemoryMeta};
+    use crate::{
+        backend::{
+            faulty::{FaultScript, FaultyBackend, Op},
+            memory::MemoryBackend,
+        },
+        meta::memory::MemoryMeta,
+        store::pack::Codec,
+    };
 
-    #[tokio::test]
-    async fn a_chunk_that_another_upload_is_still_writing_is_not_durable_yet() {
+    /// Lanes on a device that fails when the script says so.
+    fn lanes() -> (Arc<Lanes>, Arc<FaultScript>) {
         let meta: Arc<dyn MetaStore> = Arc::new(MemoryMeta::new());
-        let lanes = Arc::new(Lanes::new(
-            Arc::new(MemoryBackend::default()),
+        let script = FaultScript::new();
+        let packs = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&script));
+        let lanes = Lanes::new(
+            Arc::new(packs),
             Arc::clone(&meta),
             IdAllocator::new(meta, "pack"),
             Arc::default(),
             Arc::default(),
             Arc::default(),
             TaskTracker::new(),
-        ));
+        );
+        (Arc::new(lanes), script)
+    }
+
+    /// A chunk of these bytes.
+    fn chunk(bytes: &'static [u8]) -> Record {
+        let id = RecordId::Chunk(ChunkId::of(bytes));
+        Record::new(id, Codec::Raw, bytes.len(), vec![Bytes::from_static(bytes)]).unwrap()
+    }
+
+    async fn append(ticket: &LaneTicket, bytes: &'static [u8]) -> Result<Placed, StoreError> {
+        match ticket.append(vec![chunk(bytes)]).await?.pop() {
+            Some(Appended::Chunk(placed)) => Ok(placed),
+            _ => panic!("a chunk was appended"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_seal_should_have_made_durable_is_not_acknowledged() {
+        for op in [Op::Append, Op::Seal] {
+            let (lanes, script) = lanes();
+            let ticket = lanes.ticket();
+            let placed = append(&ticket, b"a chunk").await.unwrap();
+            // A sweep seals what is open, and that fails. The next sync would succeed.
+            script.fail_next(op, None, std::io::ErrorKind::Other);
+            assert!(lanes.close().await.is_err(), "{op:?}");
+            let durable = lanes.make_durable(&placed.pack, placed.end()).await;
+            assert!(durable.is_err(), "{op:?}");
+            // It is offered to nobody, and pushed again it is stored anew.
+            assert!(lanes.pending(&[ChunkId::of(b"a chunk")])[0].is_none());
+            let again = append(&ticket, b"a chunk").await.unwrap();
+            assert_ne!(again.pack.id, placed.pack.id);
+            lanes.make_durable(&again.pack, again.end()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_chunk_that_another_upload_is_still_writing_is_not_durable_yet() {
+        let (lanes, _) = lanes();
         let pack = lanes.open_pack(false).await.unwrap();
         let there = *pack.appended.borrow();
         lanes.make_durable(&pack, there).await.unwrap();
         // Somebody found the chunk among the pending ones before it was handed to the backend.
         let mut waits = Box::pin(lanes.make_durable(&pack, there + 1));
         assert!(waits.as_mut().now_or_never().is_none());
-        pack.poisoned.store(true, Relaxed);
-        pack.appended.send_modify(|_| {});
+        pack.fail();
         assert!(waits.await.is_err(), "the write failed");
     }
 }
