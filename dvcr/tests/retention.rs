@@ -142,13 +142,23 @@ fn rules_are_tried_and_then_applied_by_the_server_itself() {
     let items = items.as_array().unwrap();
     assert!(items.iter().all(|item| item["kept"] == true), "{told}");
     assert_eq!(world.tags("vi/debian"), ["a", "b", "c", "v1"]);
-    std::fs::write(&file, "[[retention]]\nrepository = \"\"\n").unwrap();
-    let refused = world.dvcr(&["retention", "test", "--rules", file.to_str().unwrap()]);
-    assert!(
-        !refused.success && refused.log.contains("retention[0]"),
-        "{}",
-        refused.log
-    );
+    // A rule that is meant to keep v1, v2 and so on, and would keep nothing.
+    let rules = "[[retention]]\nrepository = \"vi/**\"\nkeep = [{ tags = [\"v[0-9]*\"] }]\n";
+    std::fs::write(&file, rules).unwrap();
+    let path = file.to_str().unwrap();
+    for arguments in [
+        &["retention", "test", "--rules", path][..],
+        &["check-config", "--config", path],
+        &["serve", "--config", path],
+    ] {
+        let refused = world.dvcr(arguments);
+        let told = ["line 3", "can fit no tag because of '['", "wildcard"];
+        assert!(
+            !refused.success && told.iter().all(|words| refused.log.contains(words)),
+            "{arguments:?}: {}",
+            refused.log
+        );
+    }
 
     let rules = r#"[{ repository = "vi/**", keep = [{ last = 2 }] }]"#;
     let mut world = World::new(&[

@@ -11,11 +11,11 @@ use crate::{Client, Error, Timestamp};
 #[serde(deny_unknown_fields)]
 pub struct DeletionRequest {
     /// A repository, or a glob of repositories: `*` for any part of a path segment, `**` for any number of segments.
-    #[schema(example = "vi/debian")]
+    #[schema(example = "vi/debian", max_length = 255)]
     pub repository: String,
     /// A tag, or a glob of tags: those go, and what they name, unless something else needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "12")]
+    #[schema(example = "12", max_length = 128)]
     pub tag: Option<String>,
     /// A manifest, which goes with all its tags. `repository` is no glob then.
     #[serde(default, skip_serializing_if = "Option::is_none")]

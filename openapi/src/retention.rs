@@ -21,7 +21,7 @@ pub struct RetentionRules {
 #[serde(deny_unknown_fields)]
 pub struct RetentionRule {
     /// Glob of repository names, `*` for any part of a path segment, `**` for any number of segments.
-    #[schema(example = "vi/**")]
+    #[schema(example = "vi/**", max_length = 255)]
     pub repository: String,
     /// How long a manifest stays that has no tag, is in no index, and is about no other manifest: a whole number with one of `s`,
     /// `m`, `h`, `d`. Without it such a manifest stays.
@@ -58,7 +58,7 @@ pub struct KeepRule {
 #[serde(deny_unknown_fields)]
 pub struct ImmutableRule {
     /// Glob of repository names.
-    #[schema(example = "cvi/**")]
+    #[schema(example = "cvi/**", max_length = 255)]
     pub repository: String,
     /// Globs of the tags; all of them by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,7 +77,7 @@ pub struct ImmutableRule {
 pub struct RetentionPlanRequest {
     /// Only repositories that this glob fits.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "vi/**")]
+    #[schema(example = "vi/**", max_length = 255)]
     pub repository: Option<String>,
     /// Rules to try instead of those in force.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -16,7 +16,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{ServerArgs, table};
-use crate::migrate::{Counters, Directory, Options, Remote, Report, Source, migrate};
+use crate::{
+    migrate::{Counters, Directory, Options, Remote, Report, Source, migrate},
+    registry::glob::RepositoryGlob,
+};
 
 pub(super) const EXAMPLES: &str = "Examples:
   dvcr migrate distribution /var/lib/registry             a data directory of docker-registry or CNCF Distribution
@@ -77,7 +80,7 @@ struct Common {
     server: ServerArgs,
     /// Only repositories that fit: `*` stands for a part of a segment, `**` for any number of segments; may be repeated.
     #[arg(long, value_name = "GLOB")]
-    repository: Vec<String>,
+    repository: Vec<RepositoryGlob>,
     /// Blobs under way at once.
     #[arg(long, value_name = "N", default_value_t = PARALLEL as u64, value_parser = clap::value_parser!(u64).range(1..=PARALLEL_MAX))]
     parallel: u64,

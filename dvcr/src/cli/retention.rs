@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use dvcr_openapi::{RetentionItem, RetentionPlanRequest, RetentionRules, all};
 
 use super::{ServerArgs, table};
+use crate::registry::{glob::RepositoryGlob, retention::RetentionSet};
 
 pub(super) const EXAMPLES: &str = "Examples:
   dvcr retention rules                              the rules in force, as TOML
@@ -41,7 +42,7 @@ enum RetentionCommand {
     Test {
         /// Only repositories that this glob fits.
         #[arg(long, value_name = "GLOB")]
-        repository: Option<String>,
+        repository: Option<RepositoryGlob>,
         /// A TOML file with [[retention]] and [[immutable]] to try instead of the rules in force. A whole settings file will do.
         #[arg(long, value_name = "FILE")]
         rules: Option<PathBuf>,
@@ -63,6 +64,7 @@ pub(super) async fn run(args: RetentionArgs) -> anyhow::Result<()> {
             server,
         } => {
             let rules = rules.map(|path| read(&path)).transpose()?;
+            let repository = repository.map(String::from);
             let request = RetentionPlanRequest { repository, rules };
             test(&server, &request, removed).await
         }
@@ -90,6 +92,8 @@ fn read(path: &std::path::Path) -> anyhow::Result<RetentionRules> {
         bail!("{} is longer than {FILE_BYTES_MAX} bytes", path.display());
     }
     let rules: RetentionRules = toml::from_str(&text).with_context(context)?;
+    // The server would refuse them, but knows no line.
+    toml::from_str::<RetentionSet>(&text).with_context(context)?;
     if rules == RetentionRules::default() {
         bail!(
             "{} has neither [[retention]] nor [[immutable]]: with it nothing would go",

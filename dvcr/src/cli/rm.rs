@@ -7,10 +7,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use dvcr_core::oci::{self, Digest, RepositoryName};
+use dvcr_core::oci::Digest;
 use dvcr_openapi::{DeletedItem, Deletion, DeletionFailure, DeletionRequest};
 
 use super::{ServerArgs, table};
+use crate::registry::glob::{RepositoryGlob, TagGlob};
 
 pub(super) const EXAMPLES: &str = "Examples:
   dvcr rm vi/debian:12              remove a tag, and its image unless another tag or an index names it
@@ -50,13 +51,13 @@ pub(super) struct RmArgs {
 /// What to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Target {
-    repository: String,
+    repository: RepositoryGlob,
     which: Which,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Which {
-    Tag(String),
+    Tag(TagGlob),
     Digest(Digest),
     Whole,
 }
@@ -64,9 +65,9 @@ enum Which {
 impl Target {
     /// One thing that the user named: it goes without a question.
     fn is_one(&self) -> bool {
-        let named = !self.repository.contains('*');
+        let named = self.repository.name().is_some();
         match &self.which {
-            Which::Tag(tag) => named && !tag.contains('*'),
+            Which::Tag(tag) => named && tag.name().is_some(),
             Which::Digest(_) => named,
             Which::Whole => false,
         }
@@ -83,26 +84,16 @@ impl FromStr for Target {
                 .map_err(|error| format!("{digest:?}: {error}"))?;
             (repository, Which::Digest(digest))
         } else if let Some((repository, tag)) = text.split_once(':') {
-            // A star stands for characters of a tag, so a glob without its stars has to look like one.
-            let plain = tag.replace('*', "a");
-            plain
-                .parse::<oci::Tag>()
-                .map_err(|error| format!("{tag:?}: {error}"))?;
-            (repository, Which::Tag(tag.to_owned()))
+            let tag: TagGlob = tag.parse().map_err(|error| format!("{error}"))?;
+            (repository, Which::Tag(tag))
         } else {
             (text, Which::Whole)
         };
-        let plain = repository.replace('*', "a");
-        plain
-            .parse::<RepositoryName>()
-            .map_err(|error| format!("{repository:?}: {error}"))?;
-        if matches!(which, Which::Digest(_)) && repository.contains('*') {
+        let repository: RepositoryGlob = repository.parse().map_err(|error| format!("{error}"))?;
+        if matches!(which, Which::Digest(_)) && repository.name().is_none() {
             return Err("a digest needs the name of its repository, not a glob".to_owned());
         }
-        Ok(Self {
-            repository: repository.to_owned(),
-            which,
-        })
+        Ok(Self { repository, which })
     }
 }
 
@@ -119,7 +110,7 @@ pub(super) async fn run(args: RmArgs) -> anyhow::Result<()> {
     if all && !whole {
         bail!("--all removes whole repositories: name one without tag and digest");
     }
-    if whole && !all && !target.repository.contains('*') {
+    if whole && !all && target.repository.name().is_some() {
         let name = &target.repository;
         bail!(
             "name a tag or a digest, as in `dvcr rm {name}:TAG`; `dvcr rm --all {name}` removes the whole repository"
@@ -134,7 +125,7 @@ pub(super) async fn run(args: RmArgs) -> anyhow::Result<()> {
     }
     let Target { repository, which } = target;
     let mut request = DeletionRequest {
-        repository,
+        repository: repository.into(),
         tag: None,
         digest: None,
         whole,
@@ -142,7 +133,7 @@ pub(super) async fn run(args: RmArgs) -> anyhow::Result<()> {
         skip_bytes,
     };
     match which {
-        Which::Tag(tag) => request.tag = Some(tag),
+        Which::Tag(tag) => request.tag = Some(tag.into()),
         Which::Digest(digest) => request.digest = Some(digest.to_string()),
         Which::Whole => {}
     }
@@ -258,11 +249,11 @@ mod tests {
                 (target.repository, target.which, one)
             });
             let expected =
-                expected.map(|(repository, which, one)| (repository.to_owned(), which, one));
+                expected.map(|(repository, which, one)| (repository.parse().unwrap(), which, one));
             assert_eq!(shown, expected, "{text}");
         }
         let digest = Digest::sha256(b"");
-        let tag = |tag: &str| Which::Tag(tag.to_owned());
+        let tag = |tag: &str| Which::Tag(tag.parse().unwrap());
         check("vi/debian", Some(("vi/debian", Which::Whole, false)));
         check("vi/debian:12", Some(("vi/debian", tag("12"), true)));
         check("vi/debian:1*", Some(("vi/debian", tag("1*"), false)));

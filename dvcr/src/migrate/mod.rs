@@ -24,6 +24,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use dvcr_client::Client;
 
+use crate::registry::glob::RepositoryGlob;
+
 pub use directory::Directory;
 pub use plan::{ManifestPlan, Plan, RepositoryPlan};
 pub use remote::Remote;
@@ -33,8 +35,8 @@ pub use source::{Source, SourceError};
 /// What to bring over, and how.
 #[derive(Debug)]
 pub struct Options {
-    /// Globs of repository names, as in `docs/settings.md`; everything if there are none.
-    pub repositories: Vec<String>,
+    /// Which repositories; all if there are none.
+    pub repositories: Vec<RepositoryGlob>,
     /// Blobs under way at once, and manifests. At least 1.
     pub parallel: usize,
     /// Only make the plan.
@@ -67,11 +69,7 @@ pub async fn migrate(
         server.ping().await.map_err(MigrateError::Server)?;
     }
     let wanted = |name: &str| {
-        options.repositories.is_empty()
-            || options
-                .repositories
-                .iter()
-                .any(|glob| crate::registry::glob::glob_fits(glob, name))
+        options.repositories.is_empty() || options.repositories.iter().any(|glob| glob.fits(name))
     };
     let plan = plan::make(&source, wanted, options.parallel, counters)
         .await

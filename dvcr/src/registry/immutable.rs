@@ -4,20 +4,20 @@
 
 use dvcr_core::oci::RepositoryName;
 
-use super::glob::{every_tag, glob_fits, globs_fault};
+use super::glob::{RepositoryGlob, TagGlob, any_fits, every_tag, globs_fault};
 
 /// Tags that stay what they are.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImmutableRule {
-    /// Glob of repository names, `*` for any part of a path segment, `**` for any number of segments.
-    pub repository: String,
-    /// Globs of the tags; all of them by default.
+    /// Which repositories.
+    pub repository: RepositoryGlob,
+    /// Which tags; all of them by default.
     #[serde(default = "every_tag")]
-    pub tags: Vec<String>,
-    /// Globs of tags that this rule leaves alone though `tags` fits them; none by default.
+    pub tags: Vec<TagGlob>,
+    /// Tags that this rule leaves alone though `tags` fits them; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub except: Vec<String>,
+    pub except: Vec<TagGlob>,
     /// Whether such a tag may be deleted, by whoever may delete tags and by retention; false by default.
     #[serde(default)]
     pub deletable: bool,
@@ -25,21 +25,14 @@ pub struct ImmutableRule {
 
 impl ImmutableRule {
     fn fits(&self, repository: &RepositoryName, tag: &str) -> bool {
-        let any = |globs: &[String]| globs.iter().any(|glob| glob_fits(glob, tag));
-        glob_fits(&self.repository, repository.as_str()) && any(&self.tags) && !any(&self.except)
+        self.repository.fits(repository.as_str())
+            && any_fits(&self.tags, tag)
+            && !any_fits(&self.except, tag)
     }
 
     /// What is wrong with the rule, for people.
     pub(crate) fn fault(&self) -> Option<String> {
-        if self.repository.is_empty() {
-            return Some("repository must be a glob such as ** or cvi/**".to_owned());
-        }
-        globs_fault("tags", &self.tags).or_else(|| {
-            self.except
-                .iter()
-                .find(|glob| glob.is_empty())
-                .map(|_| "except has an empty glob".to_owned())
-        })
+        globs_fault("tags", &self.tags)
     }
 }
 
@@ -95,16 +88,13 @@ mod tests {
 
     #[test]
     fn rules_that_cannot_be_meant_are_told() {
-        let rule = |repository: &str, tags: &[&str], except: &[&str]| ImmutableRule {
-            repository: repository.to_owned(),
-            tags: tags.iter().map(|&glob| glob.to_owned()).collect(),
-            except: except.iter().map(|&glob| glob.to_owned()).collect(),
+        let rule = |tags: &[&str]| ImmutableRule {
+            repository: RepositoryGlob::every(),
+            tags: tags.iter().map(|glob| glob.parse().unwrap()).collect(),
+            except: vec!["latest".parse().unwrap()],
             deletable: false,
         };
-        assert_eq!(rule("**", &["*"], &["latest"]).fault(), None);
-        assert!(rule("", &["*"], &[]).fault().is_some());
-        assert!(rule("**", &[], &[]).fault().is_some());
-        assert!(rule("**", &[""], &[]).fault().is_some());
-        assert!(rule("**", &["*"], &[""]).fault().is_some());
+        assert_eq!(rule(&["*"]).fault(), None);
+        assert!(rule(&[]).fault().is_some());
     }
 }

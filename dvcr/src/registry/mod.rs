@@ -20,7 +20,7 @@ mod error;
 #[cfg(test)]
 mod fault_tests;
 pub mod gc;
-pub(crate) mod glob;
+pub mod glob;
 pub mod immutable;
 mod inspect;
 mod manifest;

@@ -2,7 +2,7 @@
 
 use dvcr_core::oci::RepositoryName;
 
-use super::{Principal, RegistryError, glob::glob_fits};
+use super::{Principal, RegistryError, glob::RepositoryGlob};
 
 /// What a principal wants to do to a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,8 +61,8 @@ impl std::str::FromStr for Sparse {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SparseRule {
-    /// Glob of repository names, `*` for any part of a path segment, `**` for any number of segments.
-    pub repository: String,
+    /// Which repositories.
+    pub repository: RepositoryGlob,
     /// What manifests there may lack.
     pub sparse: Sparse,
 }
@@ -72,7 +72,7 @@ pub struct SparseRule {
 pub fn sparse_of(rules: &[SparseRule], repository: &RepositoryName) -> Sparse {
     rules
         .iter()
-        .find(|rule| glob_fits(&rule.repository, repository.as_str()))
+        .find(|rule| rule.repository.fits(repository.as_str()))
         .map_or(Sparse::None, |rule| rule.sparse)
 }
 
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn the_first_rule_that_fits_decides() {
         let rule = |repository: &str, sparse| SparseRule {
-            repository: repository.to_owned(),
+            repository: repository.parse().unwrap(),
             sparse,
         };
         let rules = [

@@ -230,7 +230,7 @@ async fn a_wrong_digest_is_refused_and_leaves_nothing() {
 #[tokio::test]
 async fn a_sparse_repository_may_lose_a_blob_before_its_manifest() {
     let rule = |repository: &str, sparse| SparseRule {
-        repository: repository.to_owned(),
+        repository: repository.parse().unwrap(),
         sparse,
     };
     let options = RegistryOptions {

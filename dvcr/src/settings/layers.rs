@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Settings, SettingsError};
-use crate::registry::policy::SparseRule;
+use crate::registry::{glob::RepositoryGlob, policy::SparseRule};
 
 /// Every key that a variable or `--set` can name, in the order of the file.
 pub const KEYS: [&str; 37] = [
@@ -112,7 +112,7 @@ impl Settings {
             // A list of rules does not fit into a variable: one rule for all.
             let mut settings = self.clone();
             settings.sparse = vec![SparseRule {
-                repository: "**".to_owned(),
+                repository: RepositoryGlob::every(),
                 sparse: text.parse().map_err(failed)?,
             }];
             return Ok(settings);
@@ -141,9 +141,15 @@ impl Settings {
             _ => toml::Value::String(text.to_owned()),
         };
         section.insert(name.to_owned(), value);
-        table
-            .try_into()
-            .map_err(|error: toml::de::Error| failed(error.message().to_owned()))
+        serde_path_to_error::deserialize(table).map_err(|error| {
+            let (path, message) = (error.path().to_string(), error.inner().message());
+            failed(if path == key {
+                message.to_owned()
+            } else {
+                // In a rule of a list.
+                format!("{path}: {message}")
+            })
+        })
     }
 }
 

@@ -164,7 +164,7 @@ impl Settings {
             upload_expiry,
             lease,
             drain,
-            sparse,
+            sparse: _,
             immutable,
             retention,
             gc,
@@ -220,11 +220,6 @@ impl Settings {
         limits.check(&mut faults);
         log.check(&mut faults);
 
-        for SparseRule { repository, .. } in sparse {
-            if repository.is_empty() {
-                faults.tell("sparse.repository must be a glob such as ** or mirror/**");
-            }
-        }
         faults.extend(rule_faults(retention, immutable, lease.0));
         faults.end()
     }

@@ -185,6 +185,69 @@ fn a_wrong_variable_or_flag_is_told_by_name() {
 }
 
 #[test]
+fn rules_whose_globs_can_fit_nothing_are_refused() {
+    for (rule, part, culprit) in [
+        (
+            r#"[[retention]]
+            repository = "vi/Debian""#,
+            "retention[0].repository",
+            "'D'",
+        ),
+        (
+            r#"[[retention]]
+            repository = "vi/**"
+            keep = [{ last = 3 }, { tags = ["latest", "v[0-9]*"] }]"#,
+            "retention[0].keep[1].tags[1]",
+            "'['",
+        ),
+        (
+            r#"[[immutable]]
+            repository = "**"
+            tags = ["{stable,lts}"]"#,
+            "immutable[0].tags[0]",
+            "'{'",
+        ),
+        (
+            r#"[[immutable]]
+            repository = "**"
+            except = ["rc-?"]"#,
+            "immutable[0].except[0]",
+            "'?'",
+        ),
+        (
+            r#"[[immutable]]
+            repository = """#,
+            "immutable[0].repository",
+            "is empty",
+        ),
+        (
+            r#"[[sparse]]
+            sparse = "index"
+            repository = "mirror/""#,
+            "sparse[0].repository",
+            "the part \"\"",
+        ),
+    ] {
+        let by_file = message(load_layers(Some(rule), &[], &[]));
+        assert!(by_file.contains(culprit), "{by_file}");
+        let line = format!("line {}", rule.lines().count());
+        assert!(by_file.contains(&line), "{by_file}");
+        let (key, rest) = rule.trim_start_matches('[').split_once("]]").unwrap();
+        if key == "sparse" {
+            // A variable has one for all repositories.
+            continue;
+        }
+        let list = format!("[{{{}}}]", rest.trim().replace('\n', ","));
+        let by_flag = message(load_layers(None, &[], &[(key, &list)]));
+        let place = format!("flag for {key}: {part}: ");
+        assert!(
+            by_flag.starts_with(&place) && by_flag.contains(culprit),
+            "{by_flag}"
+        );
+    }
+}
+
+#[test]
 fn an_open_address_needs_words() {
     for listen in ["0.0.0.0:5000", "[::]:5000", "192.0.2.1:5000"] {
         let refused = message(load_layers(None, &[], &[("listen", listen)]));

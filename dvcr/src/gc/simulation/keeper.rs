@@ -17,6 +17,7 @@ use crate::{
     registry::{
         RegistryError,
         deletion::{DeletionOptions, Selection},
+        glob::{RepositoryGlob, TagGlob},
         retention::{Keep, RetentionRule},
     },
     settings::Time,
@@ -28,14 +29,18 @@ const REPOSITORY: &str = "kept";
 /// So many tags stay.
 const LAST: usize = 2;
 
+fn repositories() -> RepositoryGlob {
+    REPOSITORY.parse().expect("it is a name")
+}
+
 /// The rule for the keeper's repository; no other one has any.
 pub(super) fn rule() -> RetentionRule {
     RetentionRule {
-        repository: REPOSITORY.to_owned(),
+        repository: repositories(),
         untagged_after: Some(Time::hours(1)),
         allow_mass_removal: true,
         keep: vec![Keep {
-            tags: vec!["*".to_owned()],
+            tags: vec![TagGlob::every()],
             last: Some(LAST),
             within: None,
         }],
@@ -165,8 +170,8 @@ impl Keeper {
         let digest = digests.map(|(_, digest)| *digest).next();
         self.doubt(|sure, _| *sure == tag);
         let one = Selection::Tags {
-            repositories: REPOSITORY.to_owned(),
-            tags: tag.clone(),
+            repositories: repositories(),
+            tags: tag.parse().expect("it is a tag"),
         };
         self.delete(server, one).await?;
         self.settle(&[tag]);
@@ -202,7 +207,7 @@ impl Keeper {
 
     async fn delete_all(&mut self, server: &Server) -> Result<(), RegistryError> {
         self.doubt(|_, _| true);
-        let all = Selection::Repositories(REPOSITORY.to_owned());
+        let all = Selection::Repositories(repositories());
         self.delete(server, all).await?;
         self.unsure.clear();
         Ok(())

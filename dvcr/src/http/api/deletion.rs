@@ -39,14 +39,14 @@ async fn delete(
     } = request;
     let selection = match (tag, digest, whole) {
         (Some(tags), None, false) => Selection::Tags {
-            repositories: repository,
-            tags,
+            repositories: extract::glob("repository", &repository)?,
+            tags: extract::glob("tag", &tags)?,
         },
         (None, Some(digest), false) => Selection::Manifest {
             repository: extract::repository(&repository)?,
             digest: extract::digest(&digest)?,
         },
-        (None, None, true) => Selection::Repositories(repository),
+        (None, None, true) => Selection::Repositories(extract::glob("repository", &repository)?),
         _ => {
             let text = "name a tag, or a digest, or say with whole that everything goes";
             return Err(RequestError::Document(text.to_owned()).into());

@@ -16,7 +16,10 @@ use serde::de::DeserializeOwned;
 use super::problem::Failure;
 use crate::{
     http::{App, ServerFacts, error::RequestError, observe::RequestInfo},
-    registry::{Principal, Registry},
+    registry::{
+        Principal, Registry,
+        glob::{Glob, Globbed},
+    },
 };
 
 /// Longest body of a request: settings of thousands of rules fit.
@@ -106,6 +109,12 @@ impl<T: DeserializeOwned> FromRequest<App> for Document<T> {
 pub(super) fn repository(text: &str) -> Result<RepositoryName, Failure> {
     text.parse()
         .map_err(|_| RouteError::Name(repeated(text)).into())
+}
+
+/// Reads a glob in a field of a document.
+pub(super) fn glob<N: Globbed>(field: &str, text: &str) -> Result<Glob<N>, Failure> {
+    text.parse()
+        .map_err(|error| RequestError::Document(format!("{field}: {error}")).into())
 }
 
 /// Reads a digest.

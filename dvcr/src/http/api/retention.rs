@@ -8,12 +8,13 @@ use dvcr_openapi::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    extract::{Call, Document, Params},
+    extract::{self, Call, Document, Params},
     page::Wanted,
     problem::Failure,
 };
 use crate::{
     http::{App, error::RequestError},
+    registry::glob::TagGlob,
     registry::retention::{Keep, PlanCursor, PlannedItem, RetentionSet},
 };
 
@@ -33,21 +34,22 @@ async fn get_retention(call: Call) -> Result<Json<RetentionRules>, Failure> {
         retention,
         immutable,
     } = call.registry.retention_rules(&call.who)?;
+    let texts = |globs: Vec<TagGlob>| globs.into_iter().map(String::from).collect();
     let keep = |keep: Keep| KeepRule {
-        tags: Some(keep.tags),
+        tags: Some(texts(keep.tags)),
         last: keep.last.map(|last| last as u64),
         within: keep.within.map(|within| within.to_string()),
     };
     let retention = retention.into_iter().map(|rule| RetentionRule {
-        repository: rule.repository,
+        repository: rule.repository.into(),
         untagged_after: rule.untagged_after.map(|after| after.to_string()),
         allow_mass_removal: rule.allow_mass_removal,
         keep: rule.keep.into_iter().map(keep).collect(),
     });
     let immutable = immutable.into_iter().map(|rule| ImmutableRule {
-        repository: rule.repository,
-        tags: Some(rule.tags),
-        except: rule.except,
+        repository: rule.repository.into(),
+        tags: Some(texts(rule.tags)),
+        except: texts(rule.except),
         deletable: rule.deletable,
     });
     Ok(Json(RetentionRules {
@@ -72,6 +74,8 @@ async fn plan_retention(
 ) -> Result<Json<Page<RetentionItem>>, Failure> {
     let RetentionPlanRequest { repository, rules } = request;
     let rules = rules.as_ref().map(parse).transpose()?;
+    let repository = repository.map(|text| extract::glob("repository", &text));
+    let repository = repository.transpose()?;
     let wanted = Wanted::new(&page)?;
     let after: Option<PlanCursor> = wanted.after_text()?.map(str::parse).transpose()?;
     let (items, next) = call
@@ -79,7 +83,7 @@ async fn plan_retention(
         .retention_plan(
             &call.who,
             rules.as_ref(),
-            repository.as_deref(),
+            repository.as_ref(),
             after.as_ref(),
             wanted.limit,
         )
@@ -92,8 +96,12 @@ async fn plan_retention(
 
 /// The rules have the same form in the settings, where times are texts, too.
 fn parse(rules: &RetentionRules) -> Result<RetentionSet, Failure> {
-    let read = serde_json::to_value(rules).and_then(serde_json::from_value);
-    read.map_err(|error| RequestError::Document(format!("rules: {error}")).into())
+    let value = serde_json::to_value(rules)
+        .map_err(|error| RequestError::Document(format!("rules: {error}")))?;
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let (path, error) = (error.path(), error.inner());
+        RequestError::Document(format!("rules.{path}: {error}")).into()
+    })
 }
 
 fn item(item: PlannedItem) -> RetentionItem {

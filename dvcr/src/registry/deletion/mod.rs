@@ -13,7 +13,7 @@ use futures::{StreamExt as _, stream};
 
 use super::{
     Inner, Principal, Registry, RegistryError,
-    glob::glob_fits,
+    glob::{RepositoryGlob, TagGlob},
     policy::{self, Action},
     upload::in_background,
 };
@@ -40,10 +40,10 @@ const PARALLEL: usize = 64;
 pub enum Selection {
     /// Tags that a glob fits, of the repositories that a glob fits; and their manifests where nothing else needs them.
     Tags {
-        /// Glob of repository names.
-        repositories: String,
-        /// Glob of tags.
-        tags: String,
+        /// Of which repositories.
+        repositories: RepositoryGlob,
+        /// Which tags.
+        tags: TagGlob,
     },
     /// A manifest with all its tags.
     Manifest {
@@ -53,7 +53,7 @@ pub enum Selection {
         digest: Digest,
     },
     /// Whole repositories that a glob fits.
-    Repositories(String),
+    Repositories(RepositoryGlob),
 }
 
 /// How to delete.
@@ -138,11 +138,6 @@ impl Deletion {
     }
 }
 
-/// Whether a text is a glob rather than a name.
-fn is_glob(text: &str) -> bool {
-    text.contains('*')
-}
-
 impl Registry {
     /// Deletes, or says what would be deleted. What cannot go is told in the answer; an error is only what concerns all of it, or the
     /// one thing that was named without a glob.
@@ -200,14 +195,9 @@ impl Inner {
     async fn deletable_repositories(
         &self,
         who: &Principal,
-        repositories: &str,
+        repositories: &RepositoryGlob,
     ) -> Result<Vec<RepositoryName>, RegistryError> {
-        if !is_glob(repositories) {
-            let name: RepositoryName = repositories.parse().map_err(|_| {
-                RegistryError::Invalid(format!(
-                    "{repositories:?} is no repository name and no glob"
-                ))
-            })?;
+        if let Some(name) = repositories.name() {
             policy::authorize(who, Some(&name), Action::Delete)?;
             if !self.repository_exists(&name).await? {
                 return Err(RegistryError::NameUnknown(name));
@@ -219,7 +209,7 @@ impl Inner {
             let page = self.repository_page(last.as_ref(), PAGE).await?;
             last = page.items.last().cloned();
             found.extend(page.items.into_iter().filter(|name| {
-                glob_fits(repositories, name.as_str())
+                repositories.fits(name.as_str())
                     && policy::authorize(who, Some(name), Action::Delete).is_ok()
             }));
             if found.len() > TARGETS_MAX {
@@ -228,6 +218,7 @@ impl Inner {
             if !page.more {
                 return Ok(found);
             }
+            tokio::task::yield_now().await;
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use dvcr_core::oci::{Digest, Manifest, RepositoryName, Tag};
 
-use super::{Deletion, Selection, TARGETS_MAX, is_glob, too_many};
+use super::{Deletion, Selection, TARGETS_MAX, too_many};
 use crate::{
     meta::{
         key,
@@ -12,7 +12,7 @@ use crate::{
     },
     registry::{
         Inner, Principal, RegistryError,
-        glob::glob_fits,
+        glob::TagGlob,
         policy::{self, Action, Sparse, sparse_of},
         removal::REFERRERS_MAX,
     },
@@ -60,7 +60,7 @@ impl Inner {
             }
             Selection::Tags { repositories, tags } => {
                 for name in self.deletable_repositories(who, repositories).await? {
-                    let named = !is_glob(repositories) && !is_glob(tags);
+                    let named = repositories.name().is_some() && tags.name().is_some();
                     let plan = self
                         .plan_tags_deletion(&name, tags, named, deletion)
                         .await?;
@@ -72,7 +72,9 @@ impl Inner {
                 for name in self.deletable_repositories(who, glob).await? {
                     match self.plan_whole(&name).await {
                         Ok(plan) => plans.push(plan),
-                        Err(error @ RegistryError::TagImmutable { .. }) if is_glob(glob) => {
+                        Err(error @ RegistryError::TagImmutable { .. })
+                            if glob.name().is_none() =>
+                        {
                             deletion.fail(&name, None, &error);
                         }
                         Err(error) => return Err(error),
@@ -116,12 +118,12 @@ impl Inner {
     async fn plan_tags_deletion(
         &self,
         name: &RepositoryName,
-        glob: &str,
+        glob: &TagGlob,
         named: bool,
         deletion: &mut Deletion,
     ) -> Result<Option<Leaving>, RegistryError> {
         let (mut tags, mut failed) = (Vec::new(), false);
-        for (tag, digest) in self.all_tags(name, |tag| glob_fits(glob, tag)).await? {
+        for (tag, digest) in self.all_tags(name, |tag| glob.fits(tag)).await? {
             match self.check_deletable(name, tag.as_str(), digest) {
                 Ok(()) => tags.push((tag, digest)),
                 Err(error) if named => return Err(error),
@@ -133,7 +135,7 @@ impl Inner {
         }
         if tags.is_empty() {
             if named && !failed {
-                return Err(RegistryError::ManifestUnknown(glob.to_owned()));
+                return Err(RegistryError::ManifestUnknown(glob.to_string()));
             }
             return Ok(None);
         }
@@ -195,6 +197,7 @@ impl Inner {
             if tags.len() > TARGETS_MAX {
                 return Err(too_many());
             }
+            tokio::task::yield_now().await;
         }
         Ok(tags)
     }

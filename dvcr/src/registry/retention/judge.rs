@@ -172,14 +172,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::settings::Time;
+    use crate::{registry::glob::RepositoryGlob, settings::Time};
 
     const DAY_MS: u64 = 86_400_000;
     const NOW_MS: u64 = 1_000 * DAY_MS;
 
     fn keep(tags: &[&str], last: Option<usize>, days: Option<u64>) -> Keep {
         Keep {
-            tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+            tags: tags.iter().map(|glob| glob.parse().unwrap()).collect(),
             last,
             within: days.map(|days| Time::hours(24 * days)),
         }
@@ -187,7 +187,7 @@ mod tests {
 
     fn rule(keep: &[Keep]) -> RetentionRule {
         RetentionRule {
-            repository: "**".to_owned(),
+            repository: RepositoryGlob::every(),
             untagged_after: None,
             allow_mass_removal: false,
             keep: keep.to_vec(),

@@ -14,7 +14,7 @@ use crate::{
     },
     registry::{
         Inner, Page, Principal, Registry, RegistryError,
-        glob::glob_fits,
+        glob::RepositoryGlob,
         immutable::{ImmutableRule, TagLock, lock_of},
         policy::{self, Action},
         removal::Need,
@@ -23,6 +23,10 @@ use crate::{
 
 /// Most rules that a dry run takes.
 const RULES_MAX: usize = 1_000;
+
+/// Most bytes that all globs of a dry run have together: 65 for each of so many rules. Each tag is compared with them all, 8 million
+/// steps for the longest.
+const GLOB_BYTES_MAX: usize = 64 << 10;
 
 /// The rules in force, or those that somebody wants to try.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -111,6 +115,19 @@ impl RetentionSet {
         if retention.len() + immutable.len() > RULES_MAX {
             faults.push(format!("more than {RULES_MAX} rules"));
         }
+        let repositories = (retention.iter().map(|rule| &rule.repository))
+            .chain(immutable.iter().map(|rule| &rule.repository));
+        let tags = (retention.iter().flat_map(|rule| &rule.keep))
+            .flat_map(|keep| &keep.tags)
+            .chain(immutable.iter().flat_map(|rule| &rule.tags))
+            .chain(immutable.iter().flat_map(|rule| &rule.except));
+        let lengths = (repositories.map(|glob| glob.as_str().len()))
+            .chain(tags.map(|glob| glob.as_str().len()));
+        if lengths.sum::<usize>() > GLOB_BYTES_MAX {
+            faults.push(format!(
+                "the globs are longer than {GLOB_BYTES_MAX} bytes together"
+            ));
+        }
         faults.extend(rule_faults(retention, immutable, lease));
         if faults.is_empty() {
             Ok(())
@@ -132,12 +149,12 @@ impl Registry {
     }
 
     /// What the next round would do under the rules in force, or under `rules`: up to `n` tags and untagged manifests after `after`,
-    /// by repository, tags first. Of repositories that `repository`, a glob, fits. Changes nothing.
+    /// by repository, tags first. Of repositories that `repository` fits. Changes nothing.
     pub async fn retention_plan(
         &self,
         who: &Principal,
         rules: Option<&RetentionSet>,
-        repository: Option<&str>,
+        repository: Option<&RepositoryGlob>,
         after: Option<&PlanCursor>,
         n: usize,
     ) -> Result<(Vec<PlannedItem>, Option<PlanCursor>), RegistryError> {
@@ -156,13 +173,15 @@ impl Registry {
         while items.len() <= n {
             let page = inner.repository_page(last.as_ref(), PAGE).await?;
             for name in &page.items {
-                if items.len() <= n && repository.is_none_or(|glob| glob_fits(glob, name.as_str()))
-                {
+                if items.len() <= n && repository.is_none_or(|glob| glob.fits(name.as_str())) {
                     inner
                         .plan_repository(rules, name, None, n, &mut items)
                         .await?;
+                    // Each was compared with up to a thousand rules.
+                    tokio::task::yield_now().await;
                 }
             }
+            tokio::task::yield_now().await;
             if !page.more {
                 break;
             }
@@ -276,6 +295,8 @@ impl Inner {
                     },
                     tag: Some(tag),
                 });
+                // Each was compared with all globs of somebody's rules.
+                tokio::task::yield_now().await;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     registry::{
-        glob::{every_tag, glob_fits, globs_fault},
+        glob::{RepositoryGlob, TagGlob, any_fits, every_tag, globs_fault},
         immutable::ImmutableRule,
     },
     settings::Time,
@@ -27,8 +27,8 @@ const TIME_MAX: Time = Time::hours(10 * 365 * 24);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionRule {
-    /// Glob of repository names, `*` for any part of a path segment, `**` for any number of segments.
-    pub repository: String,
+    /// Which repositories.
+    pub repository: RepositoryGlob,
     /// How long a manifest stays that has no tag, is in no index, and is about no other manifest; none: for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untagged_after: Option<Time>,
@@ -44,9 +44,9 @@ pub struct RetentionRule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keep {
-    /// Globs of the tags that this entry is about; all of them by default.
+    /// The tags that this entry is about; all of them by default.
     #[serde(default = "every_tag")]
-    pub tags: Vec<String>,
+    pub tags: Vec<TagGlob>,
     /// Of those, only so many: the ones that were pushed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<usize>,
@@ -58,7 +58,7 @@ pub struct Keep {
 impl Keep {
     /// Whether the entry is about the tag.
     pub(super) fn is_about(&self, tag: &str) -> bool {
-        self.tags.iter().any(|glob| glob_fits(glob, tag))
+        any_fits(&self.tags, tag)
     }
 
     fn fault(&self) -> Option<String> {
@@ -87,7 +87,8 @@ impl Keep {
 /// For people: `last 10 of nightly-*`.
 impl fmt::Display for Keep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tags = self.tags.join(", ");
+        let tags: Vec<&str> = self.tags.iter().map(TagGlob::as_str).collect();
+        let tags = tags.join(", ");
         match (self.last, self.within) {
             (Some(last), _) => write!(f, "last {last} of {tags}"),
             (None, Some(within)) => write!(f, "{tags} within {within}"),
@@ -100,14 +101,11 @@ impl RetentionRule {
     /// What is wrong with the rule, for people. A manifest must outlive the lease, so that a push that finds it can refer to it.
     fn fault(&self, lease: Duration) -> Option<String> {
         let Self {
-            repository,
+            repository: _,
             untagged_after,
             allow_mass_removal: _,
             keep,
         } = self;
-        if repository.is_empty() {
-            return Some("repository must be a glob such as ** or vi/**".to_owned());
-        }
         if let Some(after) = untagged_after
             && (after.0 < lease || *after > TIME_MAX)
         {
@@ -147,7 +145,7 @@ pub(super) fn rule_of<'a>(
     rules: &'a [RetentionRule],
     repository: &RepositoryName,
 ) -> Option<(usize, &'a RetentionRule)> {
-    let fits = |rule: &RetentionRule| glob_fits(&rule.repository, repository.as_str());
+    let fits = |rule: &RetentionRule| rule.repository.fits(repository.as_str());
     rules.iter().enumerate().find(|(_, rule)| fits(rule))
 }
 

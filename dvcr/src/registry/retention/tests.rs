@@ -8,7 +8,7 @@ use dvcr_core::oci::Reference;
 
 use super::*;
 use crate::{
-    registry::{RegistryOptions, immutable::ImmutableRule},
+    registry::{RegistryOptions, glob::RepositoryGlob, immutable::ImmutableRule},
     settings::Time,
     testing::{HOUR_MS, WHO, World, about, index, name, numbered},
 };
@@ -413,20 +413,20 @@ async fn a_plan_says_what_goes_and_by_which_rule_page_by_page() {
     let alone = world.put("vi/a", &numbered(20)).await;
     let tried = RetentionSet {
         retention: vec![RetentionRule {
-            repository: "vi/a".to_owned(),
+            repository: "vi/a".parse().unwrap(),
             untagged_after: Some(Time::hours(1)),
             allow_mass_removal: true,
             keep: vec![],
         }],
         immutable: vec![ImmutableRule {
-            repository: "vi/a".to_owned(),
-            tags: vec!["a".to_owned()],
+            repository: "vi/a".parse().unwrap(),
+            tags: vec!["a".parse().unwrap()],
             except: vec![],
             deletable: false,
         }],
     };
     world.clock.advance_ms(2 * HOUR_MS);
-    let plan = async |rules: Option<&RetentionSet>, glob: Option<&str>, page: usize| {
+    let plan = async |rules: Option<&RetentionSet>, glob: Option<&RepositoryGlob>, page: usize| {
         let (mut lines, mut after) = (Vec::new(), None::<PlanCursor>);
         loop {
             let (items, next) = world
@@ -467,7 +467,7 @@ async fn a_plan_says_what_goes_and_by_which_rule_page_by_page() {
         assert_eq!(plan(None, None, page).await, whole, "{page}");
     }
     assert_eq!(
-        plan(Some(&tried), Some("*/a"), 3).await,
+        plan(Some(&tried), Some(&"*/a".parse().unwrap()), 3).await,
         [
             "vi/a:a stays: immutable",
             "vi/a:b stays: retention[0] does not say otherwise",

@@ -2,6 +2,7 @@
 
 use dvcr_openapi::Error;
 use reqwest::Method;
+use serde_json::json;
 
 use super::*;
 
@@ -123,6 +124,66 @@ async fn every_failure_is_a_problem_document() {
             .items,
         []
     );
+}
+
+#[tokio::test]
+async fn a_glob_that_keeps_the_server_busy_or_fits_nothing_is_refused_by_its_field() {
+    let world = World::default().await;
+    let http = reqwest::Client::new();
+    let long = format!("{}z", "**".repeat(300_000));
+    for (path, document, words) in [
+        (
+            "deletions",
+            json!({ "repository": long, "whole": true, "dry_run": true }),
+            "repository: a glob has 600001 bytes",
+        ),
+        (
+            "deletions",
+            json!({ "repository": "**", "tag": long, "dry_run": true }),
+            "tag: a glob has 600001 bytes",
+        ),
+        (
+            "deletions",
+            json!({ "repository": "vi/a", "tag": "v[0-9]*" }),
+            "tag: \"v[0-9]*\" can fit no tag because of '['",
+        ),
+        (
+            "retention/plan",
+            json!({ "repository": long }),
+            "repository: a glob has 600001 bytes",
+        ),
+        (
+            "retention/plan",
+            json!({ "rules": { "retention": [{ "repository": long }] } }),
+            "rules.retention[0].repository: a glob has 600001 bytes",
+        ),
+        (
+            "retention/plan",
+            json!({ "rules": { "retention": [
+                { "repository": "**" },
+                { "repository": "vi/**", "keep": [{ "tags": ["v*", "{stable,lts}"] }] },
+            ] } }),
+            "rules.retention[1].keep[0].tags[1]: \"{stable,lts}\" can fit no tag because of '{'",
+        ),
+        (
+            "retention/plan",
+            json!({ "rules": { "immutable": [{ "repository": "vi/**", "except": ["rc?"] }] } }),
+            "rules.immutable[0].except[0]: \"rc?\"",
+        ),
+        (
+            "retention/plan",
+            json!({ "rules": { "immutable": [
+                { "repository": "**", "tags": vec!["*a".repeat(64); 600] },
+            ] } }),
+            "the globs are longer than 65536 bytes together",
+        ),
+    ] {
+        let request = http.post(format!("{}/api/v1/{path}", world.url));
+        let answer = request.json(&document).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 400);
+        let problem: dvcr_openapi::Problem = answer.json().await.unwrap();
+        assert!(problem.detail.contains(words), "{}", problem.detail);
+    }
 }
 
 #[tokio::test]
