@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{ServerArgs, table};
 use crate::{
-    migrate::{Counters, Directory, Options, Remote, Report, Source, migrate},
+    migrate::{Counters, Directory, Failure, Options, Remote, Report, Source, migrate},
     registry::glob::RepositoryGlob,
 };
 
@@ -297,10 +297,15 @@ fn print(report: &Report, stats: Option<&Stats>, as_json: bool) -> anyhow::Resul
     table::align_right(&mut rows, 1);
     table::print(&rows)?;
     for failure in &report.failures {
-        eprintln!(
-            "not brought over: {} in {}: {}",
-            failure.item, failure.repository, failure.reason
-        );
+        let Failure {
+            repository,
+            item,
+            reason,
+        } = failure;
+        match item.as_str() {
+            "repository" | "glob" => eprintln!("not brought over: {item} {repository}: {reason}"),
+            _ => eprintln!("not brought over: {item} in {repository}: {reason}"),
+        }
     }
     Ok(())
 }

@@ -68,10 +68,7 @@ pub async fn migrate(
     if !options.dry_run {
         server.ping().await.map_err(MigrateError::Server)?;
     }
-    let wanted = |name: &str| {
-        options.repositories.is_empty() || options.repositories.iter().any(|glob| glob.fits(name))
-    };
-    let plan = plan::make(&source, wanted, options.parallel, counters)
+    let plan = plan::make(&source, &options.repositories, options.parallel, counters)
         .await
         .map_err(MigrateError::Source)?;
     if !options.dry_run {

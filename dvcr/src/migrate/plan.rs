@@ -12,6 +12,7 @@ use super::{
     Counters, Source, SourceError,
     report::{Failure, count},
 };
+use crate::registry::glob::RepositoryGlob;
 
 /// The whole of it. Some hundred bytes a manifest and a blob: what a registry of a million manifests needs fits in a GiB.
 #[derive(Clone, Debug, Default)]
@@ -53,22 +54,35 @@ impl Plan {
     }
 }
 
-/// Reads the source. What cannot be read is noted as a failure and left out.
+/// Reads what the globs choose from the source; everything if there are none. What cannot be read is noted as a failure and left out.
 pub(super) async fn make(
     source: &Arc<Source>,
-    wanted: impl Fn(&str) -> bool,
+    globs: &[RepositoryGlob],
     parallel: usize,
     counters: &Arc<Counters>,
 ) -> Result<Plan, SourceError> {
     let mut names = Vec::new();
+    let mut used = vec![false; globs.len()];
     for name in source.repositories().await? {
-        if !wanted(&name) {
+        let mut wanted = globs.is_empty();
+        for (glob, used) in globs.iter().zip(&mut used) {
+            let fits = glob.fits(&name);
+            *used |= fits;
+            wanted |= fits;
+        }
+        if !wanted {
             continue;
         }
         match name.parse::<RepositoryName>() {
             Ok(parsed) => names.push(parsed),
             Err(error) => counters.fail(Failure::new(&name, "repository", error.to_string())),
         }
+    }
+    // Most likely mistyped: what somebody wanted is not there.
+    for (glob, _) in globs.iter().zip(used).filter(|(_, used)| !used) {
+        let reason = "it fits no repository of the source; leave out the registry's host";
+        let failure = Failure::new(glob.as_str(), "glob", reason.to_owned());
+        counters.fail(failure);
     }
     let mut repositories: Vec<RepositoryPlan> = stream::iter(names)
         .map(|name| repository(source, name, parallel, counters))

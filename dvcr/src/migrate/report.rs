@@ -15,9 +15,9 @@ const FAILURES_MAX: usize = 10_000;
 /// Something that did not come over.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub struct Failure {
-    /// The repository.
+    /// The repository, or the glob.
     pub repository: String,
-    /// `blob DIGEST`, `manifest DIGEST`, `tag TAG`, or `repository`.
+    /// `blob DIGEST`, `manifest DIGEST`, `tag TAG`, `repository`, or `glob`: one that fits no repository.
     pub item: String,
     /// Why.
     pub reason: String,

@@ -20,6 +20,7 @@ mod compare;
 mod damaged;
 mod fill;
 mod front;
+mod hostile;
 mod interrupted;
 mod login;
 mod migration;
