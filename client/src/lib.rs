@@ -66,6 +66,7 @@ pub use manifest::RawManifest;
 pub use platform::{Platform, PlatformError};
 pub use reader::BlobReader;
 pub use reference::{Reference, ReferenceError};
+pub use request::printable;
 pub use retry::Retry;
 pub use source::{BlobSource, BlobStream, RemoteBlob};
 pub use transport::Transport;

@@ -185,6 +185,13 @@ impl Fetched {
             reason: reason.to_owned(),
         }
     }
+
+    pub(crate) fn too_large(&self, max: u64) -> Error {
+        Error::TooLarge {
+            request: self.request.clone(),
+            max,
+        }
+    }
 }
 
 /// Sends requests.
@@ -434,14 +441,16 @@ fn explain(body: &[u8]) -> (Option<ErrorCode>, String) {
     for name in ["detail", "details", "error_description"] {
         messages.extend(document.get(name).and_then(serde_json::Value::as_str));
     }
-    let message = messages.join("; ");
-    // It ends up on terminals and in logs.
-    let message = message
-        .chars()
+    (code, printable(&messages.join("; "), MESSAGE_CHARS_MAX))
+}
+
+/// At most so many characters of somebody else's text, fit for terminals and logs: control characters would let a server colour what
+/// it did not say, or forge lines.
+pub fn printable(text: &str, chars_max: usize) -> String {
+    text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MESSAGE_CHARS_MAX)
-        .collect();
-    (code, message)
+        .take(chars_max)
+        .collect()
 }
 
 #[cfg(test)]

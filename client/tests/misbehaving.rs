@@ -486,6 +486,53 @@ async fn lists_end_and_stay_on_their_server() {
 }
 
 #[tokio::test]
+async fn a_list_that_does_not_advance_or_is_too_long_ends() {
+    /// A server whose page of a number is what `page` makes of it, and which always claims more.
+    async fn check(page: fn(usize) -> String, next: fn(usize) -> String, pages: usize, told: &str) {
+        let server = Server::start(move |_, before| {
+            let link = format!("</v2/_catalog?last={}>; rel=\"next\"", next(before));
+            let body = format!("{{\"repositories\": [{}]}}", page(before));
+            Reply::new(200).with("Link", link).body(body)
+        });
+        let client = Client::at(&server.url(), Credentials::Anonymous, &transport()).unwrap();
+        let error = client.catalog().unwrap().all().await.unwrap_err();
+        assert!(error.to_string().contains(told), "{error}");
+        let asked = server.received().len();
+        assert!(asked <= pages, "{asked} pages instead of {pages}: {error}");
+    }
+    let forth = |n: usize| n.to_string();
+    let many = |n: usize| {
+        let names = (0..300_000).map(|i| format!("\"{n}/{i}\""));
+        names.collect::<Vec<_>>().join(",")
+    };
+    let unlike = |n: usize| format!("\"{n}\"");
+    // Back to a page that was there, though not the last one.
+    check(unlike, |n| (n % 3).to_string(), 4, "never ends").await;
+    check(|_| r#""a", "b""#.to_owned(), forth, 102, "never ends").await;
+    check(|_| String::new(), forth, 101, "never ends").await;
+    check(many, forth, 4, "entries").await;
+    check(|_| "\"\",".repeat(1_100_000) + "\"\"", forth, 1, "entries").await;
+    let long = |n: usize| format!("\"{n}{}\"", "a".repeat(60 << 20));
+    check(long, forth, 5, "longer than").await;
+}
+
+#[tokio::test]
+async fn a_list_may_have_an_empty_page() {
+    let server = Server::start(|_, before| {
+        let (link, names) = match before {
+            0 => ("</v2/_catalog?last=b>; rel=\"next\"", r#""a", "b""#),
+            1 => ("</v2/_catalog?last=c>; rel=\"next\"", ""),
+            _ => ("", r#""d", "not a name\u001b""#),
+        };
+        let body = format!("{{\"repositories\": [{names}]}}");
+        Reply::new(200).with("Link", link).body(body)
+    });
+    let client = Client::at(&server.url(), Credentials::Anonymous, &transport()).unwrap();
+    let names = client.catalog().unwrap().all().await.unwrap();
+    assert_eq!(names, ["a", "b", "d", "not a name\u{1b}"]);
+}
+
+#[tokio::test]
 async fn long_answers_are_not_read() {
     let server = Server::start(|_, _| {
         Reply::new(200)

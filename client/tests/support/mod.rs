@@ -121,6 +121,8 @@ impl Server {
 }
 
 fn serve(stream: TcpStream, behaviour: &Behaviour, received: &Mutex<Vec<Received>>) {
+    // Head and body are written one after the other: the second would wait for the acknowledgement of the first.
+    stream.set_nodelay(true).unwrap();
     let mut writer = stream.try_clone().unwrap();
     let mut reader = BufReader::new(stream);
     while let Some(request) = read(&mut reader) {

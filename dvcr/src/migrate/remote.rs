@@ -6,7 +6,7 @@ use std::{
 };
 
 use dvcr_client::{Client, RawManifest, RemoteBlob};
-use dvcr_core::oci::{Descriptor, Digest, Reference, RepositoryName};
+use dvcr_core::oci::{Descriptor, Digest, Reference, RepositoryName, Tag};
 
 use super::source::{Contents, SourceError};
 
@@ -44,7 +44,14 @@ impl Remote {
             tags: BTreeMap::new(),
             ..Contents::default()
         };
-        for tag in repository.tags()?.all().await? {
+        for name in repository.tags()?.all().await? {
+            let tag: Tag = match name.parse() {
+                Ok(tag) => tag,
+                Err(error) => {
+                    contents.broken.push((name, format!("{error}")));
+                    continue;
+                }
+            };
             let reference = Reference::Tag(tag.clone());
             match repository.manifest_digest(&reference).await {
                 Ok(Some(digest)) => {

@@ -5,12 +5,19 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use dvcr_client::printable;
 use serde::Serialize;
 
 use super::Plan;
 
 /// Most failures that are told one by one; all are counted.
 const FAILURES_MAX: usize = 10_000;
+
+/// Longest name that is told: every name that may be is shorter. A source may list anything.
+const NAME_CHARS_MAX: usize = 300;
+
+/// Longest reason that is told: paths may have 4,096 bytes.
+const REASON_CHARS_MAX: usize = 5_000;
 
 /// Something that did not come over.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -26,9 +33,9 @@ pub struct Failure {
 impl Failure {
     pub(super) fn new(repository: &str, item: &str, reason: String) -> Self {
         Self {
-            repository: repository.to_owned(),
-            item: item.to_owned(),
-            reason,
+            repository: printable(repository, NAME_CHARS_MAX),
+            item: printable(item, NAME_CHARS_MAX),
+            reason: printable(&reason, REASON_CHARS_MAX),
         }
     }
 }

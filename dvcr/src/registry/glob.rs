@@ -59,12 +59,17 @@ impl<N> Glob<N> {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+}
 
-    /// Whether the glob fits the whole name.
+impl<N: Globbed> Glob<N> {
+    /// Whether the glob fits the whole name. What is longer than a name may be is none.
     ///
     /// Takes time in proportion to the product of the lengths, whatever the stars.
     pub fn fits(&self, name: &str) -> bool {
         let name = name.as_bytes();
+        if name.len() > N::BYTES_MAX {
+            return false;
+        }
         // reached[j]: the part of the glob seen so far fits the first j bytes of the name.
         let mut reached = vec![false; name.len() + 1];
         reached[0] = true;
@@ -91,9 +96,7 @@ impl<N> Glob<N> {
         }
         reached[name.len()]
     }
-}
 
-impl<N: Globbed> Glob<N> {
     /// The glob that fits every name.
     pub fn every() -> Self {
         Self {
@@ -238,6 +241,7 @@ mod tests {
         check("a*b**c", "axb/y/c", true);
         check("***", "a/b", true);
         check("*a*", "a", true);
+        check("**", &"a".repeat(256), false);
         check(&"*a".repeat(30), &"a".repeat(255), true);
         check(&format!("{}b", "*a".repeat(30)), &"a".repeat(255), false);
     }

@@ -1,5 +1,7 @@
 //! Sources that lie, break the rules or never end, and choices that choose nothing.
 
+use std::{process::Command, time::Duration};
+
 use dvcr_core::oci::Digest;
 use serde_json::json;
 
@@ -7,7 +9,10 @@ use crate::{
     migration::migrate,
     reply::{Received, Reply, Server},
     site::{MANIFEST_OCI, Site},
+    support::{process::run, server::program},
 };
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a registry of one image answers; every tag of it is that image.
 fn one_image(request: &Received) -> Reply {
@@ -38,6 +43,64 @@ fn one_image(request: &Received) -> Reply {
         _ if path.starts_with("/v2/good/one/blobs/") => Reply::new(200).body(config),
         _ => Reply::new(404).body("{}"),
     }
+}
+
+#[test]
+fn a_name_with_control_characters_reaches_no_terminal() {
+    let names = json!({"repositories": [
+        "good/one",
+        "\u{1b}]0;owned\u{7}\u{1b}[31mevil\u{1b}[0m\nnot brought over: forged",
+        format!("long{}", "/x".repeat(100_000)),
+    ]});
+    let (site, source) = (
+        Site::new(),
+        Server::start(move |request, _| match &*request.target {
+            target if target.starts_with("/v2/_catalog") => Reply::new(200).body(names.to_string()),
+            "/v2/good/one/tags/list?n=1000" => {
+                Reply::new(200).body(json!({"tags": ["v1", "\u{1b}[2J\nforged"]}).to_string())
+            }
+            _ => one_image(request),
+        }),
+    );
+    let server = format!("http://{}", site.registry());
+    let mut command = Command::new(program());
+    command
+        .args(["migrate", "registry", &source.url(), "--server", &server])
+        .env("XDG_STATE_HOME", site.path("state"));
+    let done = run(command, LIMIT);
+    assert!(!done.success);
+    assert!(!done.log.contains(['\u{1b}', '\u{7}']), "{:?}", done.log);
+    assert!(
+        !done
+            .log
+            .lines()
+            .any(|line| line.contains("forged") && !line.contains('[')),
+        "{:?}",
+        done.log
+    );
+    assert!(done.log.contains("[31mevil"), "{}", done.log);
+    assert!(done.log.contains("repository long/x"), "{}", done.log);
+    assert!(done.log.len() < 5_000, "{}", done.log.len());
+}
+
+#[test]
+fn a_malformed_tag_costs_that_tag_alone() {
+    let (site, source) = (
+        Site::new(),
+        Server::start(|request, _| match &*request.target {
+            "/v2/good/one/tags/list?n=1000" => {
+                Reply::new(200).body(r#"{"tags": ["v1", "bad tag!", "v2"]}"#)
+            }
+            _ => one_image(request),
+        }),
+    );
+    let done = migrate(&site, &["registry", &source.url()]);
+    assert!(!done.complete, "{}", done.log);
+    assert_eq!(done.figure("tags_verified"), 2, "{}", done.report);
+    assert_eq!(done.figure("failed"), 1, "{}", done.report);
+    let failure = &done.report["failures"][0];
+    assert_eq!(failure["repository"], "good/one");
+    assert_eq!(failure["item"], "tag bad tag!");
 }
 
 #[test]

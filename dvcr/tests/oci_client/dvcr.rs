@@ -48,8 +48,11 @@ async fn images_come_back_in_both_algorithms() {
         image.assert_at(&repository, &digest).await;
         let mut listed = repository.tags().unwrap().all().await.unwrap();
         assert_eq!(listed.len(), 25);
-        for tag in listed.drain(..) {
-            let found = repository.manifest_digest(&tag.into()).await.unwrap();
+        for listed in listed.drain(..) {
+            let found = repository
+                .manifest_digest(&tag(&listed).into())
+                .await
+                .unwrap();
             assert_eq!(found, Some(*image.manifest.digest()));
         }
         let again = repository
@@ -291,7 +294,7 @@ async fn long_lists_come_in_pages() {
     let mut found = Vec::new();
     while let Some(page) = pages.next().await.unwrap() {
         lens.push(page.len());
-        found.extend(page);
+        found.extend(page.iter().map(|name| tag(name)));
     }
     assert_eq!(found, tags);
     assert_eq!(lens, [1_000, 205]);
