@@ -5,7 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Check, Commit, Key, KeyRange, MetaError, MetaSnapshot, MetaStore, Txn, Value, Visit};
+use super::{
+    Check, Commit, Key, KeyRange, MetaError, MetaSnapshot, MetaStore, Txn, Value, Visit,
+    copy_within,
+};
 
 /// A [`MetaStore`] that forgets everything when it is dropped. Never fails.
 #[derive(Debug, Default)]
@@ -53,13 +56,16 @@ impl MetaStore for MemoryMeta {
         Ok(keys.iter().map(|key| rows.get(key).cloned()).collect())
     }
 
-    async fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<(Key, Value)>, MetaError> {
+    async fn scan_within(
+        &self,
+        range: &KeyRange,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<(Key, Value)>, MetaError> {
         crate::simulation::turn().await;
         let rows = self.rows();
-        Ok(in_range(&rows, range)
-            .take(limit)
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect())
+        let rows = in_range(&rows, range).map(|(key, value)| Ok((key.clone(), value.clone())));
+        copy_within(rows, limit, bytes)
     }
 
     async fn commit(&self, txn: Txn) -> Result<Commit, MetaError> {

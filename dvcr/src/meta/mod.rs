@@ -94,6 +94,25 @@ pub enum MetaError {
     },
 }
 
+/// Copies rows until there are `limit` of them, or they have `bytes` bytes.
+fn copy_within<E>(
+    rows: impl Iterator<Item = Result<(Key, Value), E>>,
+    limit: usize,
+    bytes: usize,
+) -> Result<Vec<(Key, Value)>, E> {
+    let mut copied = Vec::new();
+    let mut len = 0;
+    for row in rows.take(limit) {
+        let (key, value) = row?;
+        len += key.len() + value.len();
+        copied.push((key, value));
+        if len >= bytes {
+            break;
+        }
+    }
+    Ok(copied)
+}
+
 /// An ordered key-value store with conditional transactions.
 ///
 /// Reads see every transaction whose commit returned before the read began. Safe for concurrent use.
@@ -110,7 +129,18 @@ pub trait MetaStore: Send + Sync {
 
     /// Up to `limit` rows of the range in ascending key order; one consistent snapshot.
     /// Page with `from` = last key + a zero byte.
-    async fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<(Key, Value)>, MetaError>;
+    async fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<(Key, Value)>, MetaError> {
+        self.scan_within(range, limit, usize::MAX).await
+    }
+
+    /// The same, and no row more once keys and values have `bytes` bytes: the last may go beyond, so there is always one if the
+    /// range has one.
+    async fn scan_within(
+        &self,
+        range: &KeyRange,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<(Key, Value)>, MetaError>;
 
     /// Applies the transaction if all its checks hold. Durable when this returns [`Commit::Done`].
     async fn commit(&self, txn: Txn) -> Result<Commit, MetaError>;

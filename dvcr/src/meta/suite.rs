@@ -18,6 +18,7 @@ where
     any_bytes_are_a_key(&make().await).await;
     scans_are_ordered_and_half_open(&make().await).await;
     scans_page(&make().await).await;
+    scans_end_at_bytes(&make().await).await;
     each_check_holds_or_not(&make().await).await;
     the_first_failing_check_is_named(&make().await).await;
     a_conflict_changes_nothing(&make().await).await;
@@ -196,6 +197,34 @@ async fn scans_page(store: &impl MetaStore) {
         }
         assert_eq!(found, all, "pages of {limit}");
     }
+}
+
+async fn scans_end_at_bytes(store: &impl MetaStore) {
+    done(
+        store,
+        puts(&[
+            (b"a", b"12"),
+            (b"b", b"123456789"),
+            (b"c", b"1"),
+            (b"d", b""),
+        ]),
+    )
+    .await;
+    let check = async |from: &[u8], limit: usize, bytes: usize, expected: &[&[u8]]| {
+        let all = range(from, b"z");
+        let rows = store.scan_within(&all, limit, bytes).await.unwrap();
+        let keys: Vec<Key> = rows.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, expected, "{limit} rows, {bytes} bytes");
+    };
+    // One row at least, whatever its length.
+    check(b"a", 9, 0, &[b"a"]).await;
+    check(b"b", 9, 4, &[b"b"]).await;
+    check(b"a", 9, 3, &[b"a"]).await;
+    check(b"a", 9, 4, &[b"a", b"b"]).await;
+    check(b"a", 9, 14, &[b"a", b"b", b"c"]).await;
+    check(b"a", 9, 100, &[b"a", b"b", b"c", b"d"]).await;
+    check(b"a", 2, 100, &[b"a", b"b"]).await;
+    check(b"a", 0, 100, &[]).await;
 }
 
 async fn each_check_holds_or_not(store: &impl MetaStore) {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use dvcr_core::oci::{Digest, Manifest, ManifestKind, Reference, RepositoryName, Tag};
 
 use super::{
-    Inner, Page, Principal, Registry, RegistryError,
+    Inner, PAGE_TEXT_BYTES_MAX, Page, Principal, Registry, RegistryError,
     policy::{self, Action},
 };
 use crate::meta::{
@@ -13,7 +13,7 @@ use crate::meta::{
     record::{ManifestRecord, Record as _, TagRecord},
 };
 
-/// Manifests read at once: they come with their documents, up to 8 MiB each.
+/// Manifests read at once.
 const MANIFEST_PAGE: usize = 16;
 
 /// Most tags of a manifest that are named.
@@ -97,6 +97,13 @@ pub struct Child {
     pub present: bool,
 }
 
+impl ManifestEntry {
+    /// Bytes of what its author wrote.
+    fn text_len(&self) -> usize {
+        self.media_type.len() + self.artifact_type.as_ref().map_or(0, String::len)
+    }
+}
+
 impl Registry {
     /// Up to `n` tags after `after`, in byte order, with what they name.
     pub async fn tag_list(
@@ -108,14 +115,20 @@ impl Registry {
     ) -> Result<Page<TagEntry>, RegistryError> {
         let tags = self.tags(who, repository, after, n).await?;
         let inner = &self.0;
-        let mut items = Vec::with_capacity(tags.items.len());
+        let mut items: Vec<TagEntry> = Vec::with_capacity(tags.items.len());
+        let mut text_len = 0;
         for tag in tags.items {
+            if text_len >= PAGE_TEXT_BYTES_MAX {
+                return Ok(Page { items, more: true });
+            }
             let row: Option<TagRecord> = inner
                 .get_record(&key::tag(repository, tag.as_str()))
                 .await?;
             let Some(row) = row else { continue };
+            let manifest = inner.manifest_entry(repository, &row.digest).await?;
+            text_len += manifest.as_ref().map_or(0, ManifestEntry::text_len);
             items.push(TagEntry {
-                manifest: inner.manifest_entry(repository, &row.digest).await?,
+                manifest,
                 tag,
                 digest: row.digest,
                 created_ms: row.created_ms,
@@ -145,17 +158,20 @@ impl Registry {
             None => all.clone(),
         };
         let mut items = Vec::new();
+        let mut text_len = 0;
         let mut pages = inner.pages(range, MANIFEST_PAGE);
         while let Some(rows) = pages.next().await? {
             for (key, value) in &rows {
                 let Ok(digest) = Digest::from_key(key::last_field(&all, key)) else {
                     continue;
                 };
-                if items.len() == n {
+                if items.len() == n || text_len >= PAGE_TEXT_BYTES_MAX {
                     return Ok(Page { items, more: true });
                 }
                 let record = ManifestRecord::decode(key, value)?;
-                items.push(inner.described(repository, &digest, &record).await?);
+                let entry = inner.described(repository, &digest, &record).await?;
+                text_len += entry.text_len();
+                items.push(entry);
             }
         }
         Ok(Page { items, more: false })
@@ -201,7 +217,7 @@ impl Registry {
         Ok(ManifestDetail {
             entry,
             children,
-            referrers: inner.count(referrers, MANIFEST_PAGE).await?,
+            referrers: inner.count(referrers).await?,
         })
     }
 }

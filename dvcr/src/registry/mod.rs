@@ -77,6 +77,10 @@ use session::Sessions;
 /// Times a transaction is tried again because another request changed the same rows: each time somebody else got on.
 const ATTEMPTS: usize = 32;
 
+/// Bytes of what clients have written, annotations and types, in one page of a list: a page that has so many ends, with one item at
+/// least. Such a text has up to 8 MiB, and a page up to 10,000 items.
+const PAGE_TEXT_BYTES_MAX: usize = 4 << 20;
+
 /// What an operator may set.
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {

@@ -6,17 +6,18 @@ use dvcr_core::oci::{Digest, Manifest, Reference, RepositoryName, Tag};
 use serde_json::Value;
 
 use super::{
-    Inner, Page, Principal, Registry, RegistryError, manifest,
+    Inner, PAGE_TEXT_BYTES_MAX, Page, Principal, Registry, RegistryError, manifest,
     policy::{self, Action},
 };
 use crate::meta::{MetaError, key};
 
 /// Rows read at once while filtering.
-const SCAN_PAGE: usize = 1000;
+const SCAN_PAGE: usize = 1_000;
 
 impl Registry {
     /// Up to `n` descriptors of the manifests whose subject is `subject`, in the order of their digests, after `last`, and
-    /// only those of an artifact type if one is given. What clients once listed under the fallback tag is part of it.
+    /// only those of an artifact type if one is given. What clients once listed under the fallback tag is part of it. Fewer where
+    /// they are long: a descriptor has the annotations of its manifest.
     pub async fn referrers(
         &self,
         who: &Principal,
@@ -29,22 +30,30 @@ impl Registry {
         policy::authorize(who, Some(repository), Action::Pull)?;
         let inner = &self.0;
         let fits = |d: &Value| artifact_type.is_none_or(|wanted| d["artifactType"] == wanted);
-        let mut found: BTreeMap<Digest, Value> = BTreeMap::new();
+        // With the bytes of each.
+        let mut found: BTreeMap<Digest, (usize, Value)> = BTreeMap::new();
         for (digest, descriptor) in inner.fallback_referrers(repository, subject).await? {
             if last.is_none_or(|last| digest > *last) && fits(&descriptor) {
-                found.insert(digest, descriptor);
+                found.insert(digest, (descriptor.to_string().len(), descriptor));
             }
         }
         let all = key::referrers(repository, subject);
-        let mut range = match last {
+        let range = match last {
             Some(last) => key::after(all.clone(), &key::referrer(repository, subject, last)),
             None => all.clone(),
         };
-        let mut rows_found = 0;
-        while rows_found <= n && range.from < range.to {
-            let rows = inner.meta.scan(&range, SCAN_PAGE).await?;
-            let Some((end, _)) = rows.last() else { break };
-            range = key::after(range, end);
+        // Without a filter one row more than asked for tells whether there are more.
+        let rows_at_once = match artifact_type {
+            Some(_) => SCAN_PAGE,
+            None => SCAN_PAGE.min(n + 1),
+        };
+        let mut pages = inner.pages(range, rows_at_once);
+        let (mut rows_found, mut bytes_found) = (0, 0);
+        // The page ends at one of these rows or before, so what lies behind them is not missed.
+        while rows_found <= n
+            && bytes_found <= PAGE_TEXT_BYTES_MAX
+            && let Some(rows) = pages.next().await?
+        {
             for (key, value) in rows {
                 let corrupt = |what| MetaError::Corrupt {
                     key: hex::encode(&key),
@@ -55,16 +64,23 @@ impl Registry {
                 let descriptor =
                     serde_json::from_slice(&value).map_err(|_| corrupt("a descriptor"))?;
                 if fits(&descriptor) {
-                    found.insert(digest, descriptor);
+                    found.insert(digest, (value.len(), descriptor));
                     rows_found += 1;
+                    bytes_found += value.len();
                 }
             }
         }
-        let more = found.len() > n;
-        Ok(Page {
-            items: found.into_values().take(n).collect(),
-            more,
-        })
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        let mut found = found.into_values().peekable();
+        while items.len() < n
+            && let Some((len, descriptor)) =
+                found.next_if(|(len, _)| items.is_empty() || bytes + len <= PAGE_TEXT_BYTES_MAX)
+        {
+            bytes += len;
+            items.push(descriptor);
+        }
+        let more = found.peek().is_some();
+        Ok(Page { items, more })
     }
 }
 
@@ -97,11 +113,10 @@ impl Inner {
         if !manifest::is_index(&index) {
             return Ok(Vec::new());
         }
-        let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let entries = document["manifests"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
+        let mut document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let Value::Array(entries) = document["manifests"].take() else {
+            return Ok(Vec::new());
+        };
         let with_digest = |d: Value| Some((d["digest"].as_str()?.parse().ok()?, d));
         Ok(entries.into_iter().filter_map(with_digest).collect())
     }

@@ -23,7 +23,10 @@ const TAGS_PAGE: usize = 1000;
 
 /// Referrers of one manifest that are marked when it goes. Where there are more, which is no use of referrers that we know of, the
 /// others stay until they are pushed again.
-pub(super) const REFERRERS_MAX: usize = 10_000;
+const REFERRERS_MAX: usize = 10_000;
+
+/// Of these, read at once.
+const REFERRERS_PAGE: usize = 1_000;
 
 impl Inner {
     /// What becomes of what a client of the distribution API leaves behind: it stays until a retention rule takes it.
@@ -259,12 +262,9 @@ impl Inner {
             txn.puts
                 .push((key::untagged(repository, &child.digest), left.encode()));
         }
-        let referrers = key::referrers(repository, digest);
-        for (referrer, _) in self.meta.scan(&referrers, REFERRERS_MAX).await? {
-            if let Ok(referrer) = Digest::from_key(key::last_field(&referrers, &referrer)) {
-                txn.puts
-                    .push((key::untagged(repository, &referrer), left.encode()));
-            }
+        for referrer in self.referring(repository, digest).await? {
+            txn.puts
+                .push((key::untagged(repository, &referrer), left.encode()));
         }
         if let Some(subject) = row.subject {
             txn.deletes
@@ -273,6 +273,26 @@ impl Inner {
         txn.deletes.push(key::untagged(repository, digest));
         txn.deletes.push(key::manifest(repository, digest));
         Ok(())
+    }
+
+    /// The manifests whose subject is `digest`: [`REFERRERS_MAX`] of them, and the rest of a page, at most.
+    pub(super) async fn referring(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Vec<Digest>, RegistryError> {
+        let all = key::referrers(repository, digest);
+        let mut found = Vec::new();
+        let mut pages = self.pages(all.clone(), REFERRERS_PAGE);
+        while found.len() < REFERRERS_MAX
+            && let Some(rows) = pages.next().await?
+        {
+            let digests = rows
+                .iter()
+                .filter_map(|(row, _)| Digest::from_key(key::last_field(&all, row)).ok());
+            found.extend(digests);
+        }
+        Ok(found)
     }
 
     /// Somebody asked for a manifest by its digest, and may rely on it from now on: its time begins anew where more than half a

@@ -14,9 +14,6 @@ use crate::meta::{
 /// Rows read at once.
 const PAGE: usize = 1000;
 
-/// Manifests read at once: they come with their rows, up to 8 MiB each.
-const MANIFEST_PAGE: usize = 16;
-
 /// A repository in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepositoryEntry {
@@ -72,7 +69,7 @@ impl Registry {
                 }
                 // One more than asked for tells that there are more; nobody sees how much is in it.
                 let tags = if items.len() < n {
-                    inner.count(key::tags(&name), PAGE).await?
+                    inner.count(key::tags(&name)).await?
                 } else {
                     0
                 };
@@ -106,9 +103,9 @@ impl Registry {
             entry: RepositoryEntry {
                 name: name.clone(),
                 created_ms: row.created_ms,
-                tags: inner.count(key::tags(name), PAGE).await?,
+                tags: inner.count(key::tags(name)).await?,
             },
-            manifests: inner.count(key::manifests(name), MANIFEST_PAGE).await?,
+            manifests: inner.count(key::manifests(name)).await?,
             blobs: 0,
             logical_bytes: 0,
         };
@@ -130,20 +127,13 @@ impl Registry {
 }
 
 impl Inner {
-    /// Number of rows in a range, read `page` at a time.
-    pub(super) async fn count(
-        &self,
-        mut range: KeyRange,
-        page: usize,
-    ) -> Result<u64, RegistryError> {
+    /// Number of rows in a range.
+    pub(super) async fn count(&self, range: KeyRange) -> Result<u64, RegistryError> {
         let mut count = 0;
-        loop {
-            let rows = self.meta.scan(&range, page).await?;
+        let mut pages = self.pages(range, PAGE);
+        while let Some(rows) = pages.next().await? {
             count += rows.len() as u64;
-            match rows.last() {
-                Some((last, _)) if rows.len() == page => range = key::after(range, last),
-                _ => return Ok(count),
-            }
         }
+        Ok(count)
     }
 }

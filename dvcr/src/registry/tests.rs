@@ -1,6 +1,9 @@
 //! The use cases on real engines in memory.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use dvcr_core::oci::{Algorithm, Digest, Reference};
@@ -9,7 +12,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use super::*;
 use crate::{
     meta::record::ChunkRecord,
-    testing::{WHO, World, body, config, disk, image, name, random, read},
+    testing::{WHO, World, about, body, config, disk, image, index, name, numbered, random, read},
 };
 
 /// What its bytes are.
@@ -472,4 +475,69 @@ async fn a_damaged_row_of_a_chunk_is_an_error_and_no_panic() {
         assert_eq!(world.meta.commit(txn).await.unwrap(), Commit::Done);
         assert!(pull(&world, "a", &digest).await.is_err(), "{damaged:?}");
     }
+}
+
+#[tokio::test]
+async fn long_texts_of_clients_end_a_page_and_nothing_is_left_out() {
+    const LONG: usize = 1_500_000;
+    let world = World::new().await;
+    world.push_config("a").await;
+    let subject = Digest::sha256(b"it need not exist");
+    let mut all = Vec::new();
+    for at in 0..9 {
+        let mut referrer: serde_json::Value = serde_json::from_slice(&about(subject, at)).unwrap();
+        if at % 2 == 0 {
+            referrer["artifactType"] = "x".repeat(LONG).into();
+        }
+        let referrer = referrer.to_string().into();
+        all.push(world.put(&format!("a:t{at}"), &referrer).await);
+    }
+    // One only by the tag that clients use with registries that have no referrers API.
+    let listed = world.put("a", &numbered(99)).await;
+    let tag = format!("a:sha256-{}", subject.hex());
+    let fallback = world.put(&tag, &index(&[listed])).await;
+    let (registry, repository) = (&world.registry, name("a"));
+    let manifests = [&all[..], &[listed, fallback]].concat();
+    all.push(listed);
+    all.sort_by_key(Digest::to_key);
+
+    let (mut found, mut last, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = registry
+            .referrers(&WHO, &repository, &subject, None, last.as_ref(), 1_000)
+            .await
+            .unwrap();
+        let bytes: usize = page.items.iter().map(|d| d.to_string().len()).sum();
+        assert!(page.items.len() == 1 || bytes <= PAGE_TEXT_BYTES_MAX);
+        let digests = page.items.iter().map(|d| d["digest"].as_str().unwrap());
+        found.extend(digests.map(|digest| digest.parse::<Digest>().unwrap()));
+        last = found.last().copied();
+        pages += 1;
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(found, all);
+    // Two long ones go into a page.
+    assert_eq!(pages, 3);
+
+    let page = registry
+        .tag_list(&WHO, &repository, None, 1_000)
+        .await
+        .unwrap();
+    assert!(page.more && page.items.len() >= 3);
+    let (mut found, mut last) = (BTreeSet::new(), None);
+    loop {
+        let page = registry
+            .manifest_list(&WHO, &repository, last.as_ref(), 1_000)
+            .await
+            .unwrap();
+        assert!(page.items.len() < manifests.len());
+        last = page.items.last().map(|entry| entry.digest);
+        found.extend(page.items.into_iter().map(|entry| entry.digest.to_key()));
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(found, manifests.iter().map(Digest::to_key).collect());
 }

@@ -67,9 +67,14 @@ impl MetaStore for MetaOfOneBoot {
         self.meta.get(keys).await
     }
 
-    async fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<(Key, Value)>, MetaError> {
+    async fn scan_within(
+        &self,
+        range: &KeyRange,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<(Key, Value)>, MetaError> {
         self.check()?;
-        self.meta.scan(range, limit).await
+        self.meta.scan_within(range, limit, bytes).await
     }
 
     async fn commit(&self, txn: Txn) -> Result<Commit, MetaError> {

@@ -9,7 +9,7 @@ use ::redb::{
 };
 
 use super::stats::MetaStats;
-use crate::meta::{Key, KeyRange, Value, Visit};
+use crate::meta::{Key, KeyRange, Value, Visit, copy_within};
 
 /// All rows.
 pub(super) const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
@@ -120,14 +120,14 @@ impl Snapshot {
         &self,
         range: &KeyRange,
         limit: usize,
+        bytes: usize,
     ) -> Result<Vec<(Key, Value)>, ::redb::Error> {
-        let mut rows = Vec::new();
         let range = range.from.as_slice()..range.to.as_slice();
-        for row in ReadableTable::range(&self.0, range)?.take(limit) {
+        let rows = ReadableTable::range(&self.0, range)?.map(|row| {
             let (key, value) = row?;
-            rows.push((key.value().to_vec(), Value::copy_from_slice(value.value())));
-        }
-        Ok(rows)
+            Ok((key.value().to_vec(), Value::copy_from_slice(value.value())))
+        });
+        copy_within(rows, limit, bytes)
     }
 
     /// Calls `visit` with the rows of the range, as they lie in the cache, until it says to break.

@@ -270,16 +270,21 @@ impl MetaStore for RedbMeta {
         }
     }
 
-    async fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<(Key, Value)>, MetaError> {
+    async fn scan_within(
+        &self,
+        range: &KeyRange,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<(Key, Value)>, MetaError> {
         let mut failed = None;
         loop {
             let (generation, snapshot) = self.snapshot(failed).await?;
             let rows = match snapshot {
                 Ok(_) if limit == 0 || range.from >= range.to => Ok(Vec::new()),
-                Ok(snapshot) if limit <= READ_INLINE_ROWS => snapshot.scan(range, limit),
+                Ok(snapshot) if limit <= READ_INLINE_ROWS => snapshot.scan(range, limit, bytes),
                 Ok(snapshot) => {
                     let range = range.clone();
-                    blocking::run(move || snapshot.scan(&range, limit)).await
+                    blocking::run(move || snapshot.scan(&range, limit, bytes)).await
                 }
                 Err(error) => Err(error),
             };

@@ -14,7 +14,6 @@ use crate::{
         Inner, Principal, RegistryError,
         glob::TagGlob,
         policy::{self, Action, Sparse, sparse_of},
-        removal::REFERRERS_MAX,
     },
 };
 
@@ -254,12 +253,7 @@ impl Inner {
             }
             let manifest = Manifest::parse(Some(&row.media_type), &row.bytes)?;
             queue.extend(manifest.children.iter().map(|child| child.digest));
-            let referrers = key::referrers(name, &digest);
-            let rows = self.meta.scan(&referrers, REFERRERS_MAX).await?;
-            queue
-                .extend(rows.iter().filter_map(|(row, _)| {
-                    Digest::from_key(key::last_field(&referrers, row)).ok()
-                }));
+            queue.extend(self.referring(name, &digest).await?);
             tokio::task::yield_now().await;
         }
         Ok(order)
