@@ -78,6 +78,7 @@ impl Registry {
     /// What a sweep would do now.
     pub async fn gc_plan(&self, who: &Principal) -> Result<SweepPlan, RegistryError> {
         policy::authorize(who, None, Action::Admin)?;
+        let _turn = self.0.walks.turn().await?;
         Ok(self.0.gc.plan().await?)
     }
 

@@ -41,6 +41,7 @@ mod tests;
 mod upload;
 mod upload_list;
 mod usage;
+mod walk;
 
 pub use blob::{BlobInfo, BlobReader};
 pub use blob_list::{BlobDetail, BlobEntry};
@@ -73,6 +74,7 @@ use immutable::ImmutableRule;
 use policy::SparseRule;
 use retention::{RetentionRule, RetentionStats};
 use session::Sessions;
+use walk::Walks;
 
 /// Times a transaction is tried again because another request changed the same rows: each time somebody else got on.
 const ATTEMPTS: usize = 32;
@@ -131,6 +133,7 @@ struct Inner {
     options: RegistryOptions,
     sessions: Sessions,
     gc: Arc<GarbageCollector>,
+    walks: Walks,
     retained: RetentionStats,
     scrubber: Arc<Scrubber>,
     /// None where there is no directory for them.
@@ -178,6 +181,7 @@ impl Registry {
             options,
             sessions,
             gc: Arc::new(gc),
+            walks: Walks::new(),
             retained: RetentionStats::default(),
             scrubber: Arc::new(scrubber),
             checkpoints: OnceLock::new(),

@@ -144,8 +144,9 @@ impl Registry {
 }
 
 impl Inner {
-    /// Measures blobs by a walk over all of them.
+    /// Measures blobs by a walk over all of them, when its turn comes.
     pub(super) async fn measure(&self, scope: Scope<'_>) -> Result<Measured, RegistryError> {
+        let _turn = self.walks.turn().await?;
         let mut stats = Stats::default();
         let mut shared = 0;
         let mut sample = Sample {

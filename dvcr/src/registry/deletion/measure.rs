@@ -29,6 +29,11 @@ impl Inner {
         leaving: &[Leaving],
         deletion: &mut Deletion,
     ) -> Result<(), RegistryError> {
+        let Ok(_turn) = self.walks.turn().await else {
+            // What is to go goes; only its bytes are not told.
+            tracing::debug!("too many walks to count the bytes of a deletion");
+            return Ok(());
+        };
         // Blobs that repositories lose, and how many of these do.
         let mut lost: BTreeMap<Digest, usize> = BTreeMap::new();
         for repository in leaving {
