@@ -24,7 +24,8 @@ use dvcr_importer::{
     },
     source::Location,
     target::{
-        Place, Qcow2Target, RawOptions, RawTarget, Sizing, Target, TargetError, stored_clusters,
+        FileId, Place, Qcow2Target, RawOptions, RawTarget, Sizing, Target, TargetError,
+        stored_clusters,
     },
 };
 use serde::Serialize;
@@ -37,6 +38,9 @@ use super::{
     process::Process,
     size::{parse_size, show_size},
 };
+
+/// Standard input as a file.
+const STDIN: &str = "/proc/self/fd/0";
 
 /// Writes a disk to a file, a volume or a block device
 #[derive(Args, Debug)]
@@ -280,13 +284,8 @@ impl PopulateArgs {
             (OutputFormat::Qcow2, Place::File(path)) => {
                 let len = self.size.unwrap_or_default();
                 let qcow2 = canonical(len, Default::default())?;
-                Box::new(Qcow2Target::open(
-                    path,
-                    len,
-                    &qcow2,
-                    self.preallocate,
-                    false,
-                )?)
+                let options = self.raw_options(false);
+                Box::new(Qcow2Target::open(path, len, &qcow2, options)?)
             }
             _ => Box::new(RawTarget::open(place, Some(0), self.raw_options(false))?),
         };
@@ -369,7 +368,7 @@ impl PopulateArgs {
             bail!("the disk has {len} bytes, more than the --size of {size}");
         }
         let qcow2 = canonical(grown, clusters(image)?)?;
-        let target = Qcow2Target::open(path, grown, &qcow2, self.preallocate, keep)?;
+        let target = Qcow2Target::open(path, grown, &qcow2, self.raw_options(keep))?;
         Ok(Box::new(target))
     }
 
@@ -383,7 +382,17 @@ impl PopulateArgs {
             known_zero: self.zeroed,
             keep,
             direct: self.direct == Direct::Auto,
+            source: self.source_id(),
             ..RawOptions::default()
+        }
+    }
+
+    /// The file or device that the disk is read from, also as standard input.
+    fn source_id(&self) -> Option<FileId> {
+        match &self.source {
+            Location::File(path) => FileId::of_path(path),
+            Location::Stdin => FileId::of_path(Path::new(STDIN)),
+            _ => None,
         }
     }
 

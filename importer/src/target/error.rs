@@ -20,6 +20,13 @@ pub enum TargetError {
     /// Somebody else uses the target. Nothing was written.
     #[error("{} is in use, by another program or as a mounted file system", .0.display())]
     Busy(PathBuf),
+    /// The disk would be written over what it is read from. Nothing was written.
+    #[error(
+        "{} is the source itself, or lies on the same device: write to another file; a disk grows where it is with \
+         `qemu-img resize`, or with `truncate` if it is raw",
+        .0.display()
+    )]
+    IsSource(PathBuf),
     /// It is nothing that a disk can be written to.
     #[error("{}: {reason}", path.display())]
     Unfit {

@@ -4,10 +4,13 @@
 //! `fallocate`, which the kernel answers with zeros that are guaranteed (`BLKZEROOUT`), never with a discard that may or may not
 //! leave old bytes behind.
 //!
+//! **Invariant:** the source itself is no target: what was opened is compared with it before anything is changed.
+//!
 //! **Invariant:** whether a disk fits is known before its first byte is written, wherever its length is known.
 
 mod aligned;
 mod error;
+mod file_id;
 mod place;
 mod qcow2;
 mod raw;
@@ -17,6 +20,7 @@ use std::io;
 
 pub use aligned::{ALIGNMENT, AlignedBuf};
 pub use error::TargetError;
+pub use file_id::FileId;
 pub use place::Place;
 pub use qcow2::{Qcow2Target, stored_clusters};
 pub use raw::{RawOptions, RawTarget};

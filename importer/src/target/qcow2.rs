@@ -10,7 +10,7 @@ use std::{
 use dvcr_core::disk::{CLUSTER_BYTES, CanonicalQcow2, ClusterMap};
 
 use super::{
-    Target, TargetError,
+    RawOptions, Target, TargetError,
     raw::{io_error, open_file, sync_parent},
     space::free_bytes,
 };
@@ -43,13 +43,12 @@ pub fn stored_clusters(image: &DiskImage) -> Result<ClusterMap, FormatError> {
 }
 
 impl Qcow2Target {
-    /// Makes the file and its tables. With `keep` what is in its clusters counts.
+    /// Makes the file and its tables. Of the options those count that are about files: `preallocate`, `keep`, `source`.
     pub fn open(
         path: &Path,
         virtual_len: u64,
         qcow2: &CanonicalQcow2,
-        preallocate: bool,
-        keep: bool,
+        options: RawOptions,
     ) -> Result<Self, TargetError> {
         let failed = |what| io_error(what, path);
         let free = free_bytes(path).map_err(failed("look at the file system of"))?;
@@ -61,7 +60,7 @@ impl Qcow2Target {
                 advice: "a larger volume is needed",
             });
         }
-        let file = open_file(path, Some(qcow2.file_len()), preallocate, keep)?;
+        let file = open_file(path, Some(qcow2.file_len()), options)?;
         for number in 0..qcow2.meta_clusters() {
             file.write_all_at(&qcow2.meta_cluster(number), number * CLUSTER)
                 .map_err(failed("write"))?;
@@ -77,7 +76,7 @@ impl Qcow2Target {
             runs: runs.collect(),
             file,
             virtual_len,
-            known_zero: !keep,
+            known_zero: !options.keep,
         })
     }
 

@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{ALIGNMENT, Place, Sizing, Target, TargetError, space::free_bytes};
+use super::{ALIGNMENT, FileId, Place, Sizing, Target, TargetError, space::free_bytes};
 
 /// Mode of a file that is made: CDI's, for the group that virtual machines run as.
 const FILE_MODE: u32 = 0o660;
@@ -40,6 +40,8 @@ pub struct RawOptions {
     pub direct: bool,
     /// Bytes that a disk of unknown length has at least.
     pub least_len: u64,
+    /// What the disk is read from, if that is a file or device: it must not be written.
+    pub source: Option<FileId>,
 }
 
 /// A raw file or a block device, locked against a second writer.
@@ -101,7 +103,7 @@ impl RawTarget {
         };
         fits(options.least_len)?;
         let len = virtual_len.map(fits).transpose()?;
-        let file = open_file(path, len, options.preallocate, options.keep)?;
+        let file = open_file(path, len, options)?;
         if options.keep {
             forget_cached(&file);
         }
@@ -138,6 +140,7 @@ impl RawTarget {
                 _ => failed("open")(error),
             })?;
         lock(&file, path)?;
+        refuse_source(&file, path, options.source)?;
         if options.keep {
             forget_cached(&file);
         }
@@ -246,13 +249,12 @@ impl Target for RawTarget {
     }
 }
 
-/// Makes a file, or opens one that is there, and locks it. Unless `keep`, whatever was in it becomes a hole. It gets its length, if
+/// Makes a file, or opens one that is there, and locks it. Unless it is kept, whatever was in it becomes a hole. It gets its length, if
 /// that is known, and space for all of it if that is wanted.
 pub(super) fn open_file(
     path: &Path,
     len: Option<u64>,
-    preallocate: bool,
-    keep: bool,
+    options: RawOptions,
 ) -> Result<File, TargetError> {
     let failed = |what| io_error(what, path);
     let file = File::options()
@@ -264,12 +266,13 @@ pub(super) fn open_file(
         .open(path)
         .map_err(failed("open"))?;
     lock(&file, path)?;
-    if !keep {
+    refuse_source(&file, path, options.source)?;
+    if !options.keep {
         file.set_len(0).map_err(failed("empty"))?;
     }
     if let Some(len) = len {
         file.set_len(len).map_err(failed("set the length of"))?;
-        if preallocate {
+        if options.preallocate {
             allocate(&file, 0..len).map_err(failed("take space for"))?;
         }
     }
@@ -288,6 +291,16 @@ fn lock(file: &File, path: &Path) -> Result<(), TargetError> {
         Errno::WOULDBLOCK => TargetError::Busy(path.to_owned()),
         errno => io_error("lock", path)(errno.into()),
     })
+}
+
+/// An error if what was opened is what the disk is read from.
+fn refuse_source(file: &File, path: &Path, source: Option<FileId>) -> Result<(), TargetError> {
+    let metadata = file.metadata().map_err(io_error("look at", path))?;
+    let same = FileId::of(&metadata).zip(source);
+    match same.is_some_and(|(target, source)| target.overlaps(source)) {
+        true => Err(TargetError::IsSource(path.to_owned())),
+        false => Ok(()),
+    }
 }
 
 /// Takes space for a part of a file in which there is nothing yet, and which lies within the file's length.

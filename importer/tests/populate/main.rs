@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod program;
 mod resume;
 mod streams;
 #[path = "../support/mod.rs"]
@@ -155,7 +156,7 @@ fn every_format_to_a_qcow2() {
             for len in [image.virtual_len(), grown] {
                 let map = stored_clusters(&image).unwrap();
                 let qcow2 = CanonicalQcow2::new(len, map).unwrap();
-                let target = Qcow2Target::open(&path, len, &qcow2, false, false).unwrap();
+                let target = Qcow2Target::open(&path, len, &qcow2, RawOptions::default()).unwrap();
                 write(&image, &target);
                 drop(target);
                 run("qemu-img", &["check", "-q", "-f", "qcow2", text(&path)]);
