@@ -187,8 +187,13 @@ impl MetaStore for Ambiguous {
         self.meta.get(keys).await
     }
 
-    async fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<(Key, Value)>, MetaError> {
-        self.meta.scan(range, limit).await
+    async fn scan_within(
+        &self,
+        range: &KeyRange,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<(Key, Value)>, MetaError> {
+        self.meta.scan_within(range, limit, bytes).await
     }
 
     async fn commit(&self, txn: Txn) -> Result<Commit, MetaError> {

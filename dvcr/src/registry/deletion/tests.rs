@@ -308,8 +308,8 @@ async fn a_tag_that_was_pushed_anew_after_the_plan_stays() {
         world.push(&format!("a:{tag}"), &disk(1, 100_000)).await;
     }
     let selection = Selection::Tags {
-        repositories: "a".to_owned(),
-        tags: "nightly-*".to_owned(),
+        repositories: "a".parse().unwrap(),
+        tags: "nightly-*".parse().unwrap(),
     };
     let (inner, mut deletion) = (&world.registry.0, Deletion::default());
     let plan = inner.plan_deletion(&WHO, &selection, &mut deletion).await;

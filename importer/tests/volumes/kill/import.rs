@@ -145,10 +145,12 @@ fn a_file_that_changed_meanwhile() {
     let destination = world.reference("vi/disk:1");
     let arguments = ["import", text(&path), &destination];
     let mut importer = Process::start(world.importer(&arguments));
-    // Some requests were answered by then.
+    // Some requests were answered by then, and not all.
+    world.proxy.hold_at(32 << 20);
     importer.wait_for(LIMIT, |_| (world.proxy.up() > 32 << 20).then_some(()));
     importer.signal(Signal::KILL);
     assert!(!importer.wait(LIMIT));
+    world.proxy.hold_at(u64::MAX);
     let other = Made::new(SEED + 1, LEN);
     fill(other.clone());
     let mut importer = Process::start(world.importer(&arguments));

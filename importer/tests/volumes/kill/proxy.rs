@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
+    time::Duration,
 };
 
 /// Passes every connection on to an address that stays, whoever listens there at the moment.
@@ -16,10 +17,11 @@ pub(super) struct Proxy {
     counts: Arc<Counts>,
 }
 
-#[derive(Default)]
 struct Counts {
     up: AtomicU64,
     down: AtomicU64,
+    /// Bytes to the registry after which it stands still.
+    held_at: AtomicU64,
     over: AtomicBool,
 }
 
@@ -27,7 +29,12 @@ impl Proxy {
     pub(super) fn new(registry: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let counts = Arc::<Counts>::default();
+        let counts = Arc::new(Counts {
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            held_at: AtomicU64::new(u64::MAX),
+            over: AtomicBool::new(false),
+        });
         let shared = counts.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
@@ -38,9 +45,20 @@ impl Proxy {
                 if let (Ok(client), Ok(server)) = (client, TcpStream::connect(&registry)) {
                     let (to, from) = (server.try_clone().unwrap(), client.try_clone().unwrap());
                     let counts = shared.clone();
-                    thread::spawn(move || pass(from, to, &counts.up));
+                    thread::spawn(move || {
+                        pass(from, to, |len| {
+                            let up = counts.up.fetch_add(len, Relaxed) + len;
+                            while up > counts.held_at.load(Relaxed) {
+                                thread::sleep(Duration::from_millis(1));
+                            }
+                        });
+                    });
                     let counts = shared.clone();
-                    thread::spawn(move || pass(server, client, &counts.down));
+                    thread::spawn(move || {
+                        pass(server, client, |len| {
+                            counts.down.fetch_add(len, Relaxed);
+                        });
+                    });
                 }
             }
         });
@@ -57,6 +75,11 @@ impl Proxy {
         self.counts.up.load(Relaxed)
     }
 
+    /// Stands still once more than so many bytes went to the registry.
+    pub(super) fn hold_at(&self, bytes: u64) {
+        self.counts.held_at.store(bytes, Relaxed);
+    }
+
     /// Bytes that came from the registry, heads of answers included.
     pub(super) fn down(&self) -> u64 {
         self.counts.down.load(Relaxed)
@@ -64,10 +87,10 @@ impl Proxy {
 }
 
 /// One direction of a connection, until either side ends it.
-fn pass(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64) {
+fn pass(mut from: TcpStream, mut to: TcpStream, count: impl Fn(u64)) {
     let mut buf = vec![0; 64 << 10];
     while let Ok(len @ 1..) = from.read(&mut buf) {
-        count.fetch_add(len as u64, Relaxed);
+        count(len as u64);
         if to.write_all(&buf[..len]).is_err() {
             break;
         }
