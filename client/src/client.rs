@@ -100,9 +100,10 @@ impl Client {
         &self.0.http.client
     }
 
-    /// Whether a registry answers, and accepts the credentials for asking that.
+    /// Whether a registry answers, and accepts the credentials for asking that. Where nobody listens, it says so within seconds.
     pub async fn ping(&self) -> Result<(), Error> {
-        let request = Request::new(Method::GET, self.join("v2/")?);
+        let mut request = Request::new(Method::GET, self.join("v2/")?);
+        request.first = true;
         let fetched = self.fetch(&request, PING_BYTES_MAX).await?;
         tracing::debug!(url = %fetched.url, "a registry answers");
         Ok(())

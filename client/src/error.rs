@@ -32,13 +32,12 @@ pub enum Error {
         request: String,
     },
     /// No connection, or it broke.
-    #[error("{request}: {}", broken(source))]
+    #[error("{request}: {}", broken(cause))]
     Connection {
         /// Method and URL.
         request: String,
-        /// What the HTTP client says.
-        #[source]
-        source: reqwest::Error,
+        /// What the HTTP client says. No `source()`: the text has what matters of it, and would say it twice.
+        cause: reqwest::Error,
     },
     /// The server's certificate is not trusted. Final.
     #[error(
@@ -149,7 +148,7 @@ impl Error {
                             | StatusCode::INSUFFICIENT_STORAGE
                     ))
             }
-            Self::Connection { source, .. } => !source.is_builder(),
+            Self::Connection { cause, .. } => !cause.is_builder(),
             Self::TokenExpired { .. } | Self::Stalled { .. } => true,
             Self::Certificate { .. }
             | Self::NoTls { .. }
@@ -214,7 +213,12 @@ impl Error {
 
     /// Whether the server's name does not resolve.
     pub(crate) fn is_name_unknown(&self) -> bool {
-        matches!(self, Self::Connection { source, .. } if source.is_dns())
+        matches!(self, Self::Connection { cause, .. } if cause.is_dns())
+    }
+
+    /// Whether nobody listens at the server's address, or nothing leads there.
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self, Self::Connection { cause, .. } if cause.is_connect())
     }
 
     /// Tells a broken connection from one that can never come about.
@@ -228,7 +232,10 @@ impl Error {
         } else if tls(is_no_tls) {
             Self::NoTls { request, source }
         } else {
-            Self::Connection { request, source }
+            Self::Connection {
+                request,
+                cause: source,
+            }
         }
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Request {
     pub(crate) scopes: Scopes,
     /// Whether the server has work to do before it answers.
     pub(crate) slow: bool,
+    /// Whether the server may turn out not to be there at all.
+    pub(crate) first: bool,
 }
 
 impl Request {
@@ -55,6 +57,7 @@ impl Request {
             body: Bytes::new(),
             scopes: Scopes::new(),
             slow: false,
+            first: false,
         }
     }
 
@@ -230,7 +233,11 @@ impl Http {
         request: &Request,
         max: u64,
     ) -> Result<Fetched, Error> {
-        let mut backoff = self.retry.start();
+        let mut backoff = if request.first {
+            self.retry.start_first()
+        } else {
+            self.retry.start()
+        };
         loop {
             let attempt = async {
                 let answer = self.send(auth, request).await?;

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::Error;
 
+/// Most attempts to reach what most likely is not there: within a second.
+const ABSENT_ATTEMPTS: u32 = 3;
+
 /// How patient a client is with a registry that is away, busy or breaks connections.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Retry {
@@ -39,6 +42,16 @@ impl Retry {
         Backoff {
             retry: self,
             failures: 0,
+            first: false,
+        }
+    }
+
+    /// For a first question, which somebody waits for: a server that is not there then is far more often a mistyped address than
+    /// one that restarts.
+    pub(crate) fn start_first(self) -> Backoff {
+        Backoff {
+            first: true,
+            ..self.start()
         }
     }
 }
@@ -48,6 +61,7 @@ impl Retry {
 pub(crate) struct Backoff {
     retry: Retry,
     failures: u32,
+    first: bool,
 }
 
 impl Backoff {
@@ -79,8 +93,8 @@ impl Backoff {
 
     /// A name that does not resolve is far more often mistyped than away.
     fn attempts_for(&self, error: &Error) -> u32 {
-        if error.is_name_unknown() {
-            self.retry.attempts.min(3)
+        if error.is_name_unknown() || self.first && error.is_absent() {
+            self.retry.attempts.min(ABSENT_ATTEMPTS)
         } else {
             self.retry.attempts
         }

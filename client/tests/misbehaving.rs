@@ -550,8 +550,13 @@ async fn nobody_there_is_said_so() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let client = Client::at(&address, Credentials::Anonymous, &transport()).unwrap();
-    let error = client.ping().await.unwrap_err();
+    // As patient as programs are: with the pauses between all attempts this would take more than a minute.
+    let patient = Transport::default();
+    let client = Client::at(&address, Credentials::Anonymous, &patient).unwrap();
+    let asked = tokio::time::timeout(Duration::from_secs(10), client.ping());
+    let error = asked.await.expect("it is said within seconds").unwrap_err();
     assert!(error.is_retryable(), "{error:?}");
     assert!(error.to_string().contains("no server answers"), "{error}");
+    let source = std::error::Error::source(&error);
+    assert!(source.is_none(), "the reason is told once: {source:?}");
 }

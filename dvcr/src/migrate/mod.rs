@@ -49,10 +49,10 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The source as a whole cannot be read.
-    #[error("read the source: {0}")]
+    #[error("read the source")]
     Source(#[source] SourceError),
     /// The server is away, full, or does not permit it.
-    #[error("{0} (what was brought over stays: run the same command again to go on)")]
+    #[error("what was brought over stays, run the same command again to go on")]
     Server(#[source] dvcr_client::Error),
 }
 
@@ -68,6 +68,7 @@ pub async fn migrate(
     if !options.dry_run {
         server.ping().await.map_err(MigrateError::Server)?;
     }
+    source.ping().await.map_err(MigrateError::Source)?;
     let plan = plan::make(&source, &options.repositories, options.parallel, counters)
         .await
         .map_err(MigrateError::Source)?;

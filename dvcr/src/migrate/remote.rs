@@ -28,6 +28,10 @@ impl Remote {
         }
     }
 
+    pub(super) async fn ping(&self) -> Result<(), SourceError> {
+        Ok(self.client.ping().await?)
+    }
+
     pub(super) async fn repositories(&self) -> Result<Vec<String>, SourceError> {
         let mut names = self.client.catalog()?.all().await?;
         names.sort_unstable();

@@ -65,6 +65,17 @@ pub enum Source {
 }
 
 impl Source {
+    /// Fails where nobody answers. What is refused may be this question alone: repositories tell.
+    pub(super) async fn ping(&self) -> Result<(), SourceError> {
+        match self {
+            Self::Directory(_) => Ok(()),
+            Self::Remote(remote) => match remote.ping().await {
+                Err(error) if error.is_fatal() => Err(error),
+                _ => Ok(()),
+            },
+        }
+    }
+
     /// Names of all repositories, sorted; some may be such that this registry cannot have them.
     pub(super) async fn repositories(&self) -> Result<Vec<String>, SourceError> {
         match self {

@@ -1,12 +1,15 @@
 //! Sources that lie, break the rules or never end, and choices that choose nothing.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use dvcr_core::oci::Digest;
 use serde_json::json;
 
 use crate::{
-    migration::migrate,
+    migration::{migrate, run_to},
     reply::{Received, Reply, Server},
     site::{MANIFEST_OCI, Site},
     support::{process::run, server::program},
@@ -43,6 +46,23 @@ fn one_image(request: &Received) -> Reply {
         _ if path.starts_with("/v2/good/one/blobs/") => Reply::new(200).body(config),
         _ => Reply::new(404).body("{}"),
     }
+}
+
+#[test]
+fn a_source_that_is_not_there_is_told_once_and_within_seconds() {
+    let (site, begun) = (Site::new(), Instant::now());
+    let server = format!("http://{}", site.registry());
+    let refused = run_to(&site, &server, &["registry", "http://127.0.0.1:1"]);
+    assert!(!refused.success);
+    assert!(begun.elapsed() < LIMIT / 4, "{:?}", begun.elapsed());
+    let log = &refused.log;
+    assert!(
+        log.contains("read the source: GET http://127.0.0.1:1/v2/: no server answers"),
+        "{log}"
+    );
+    assert_eq!(log.matches("efused").count(), 1, "{log}");
+    let refused = run_to(&site, "http://127.0.0.1:1", &["registry", &server]);
+    assert_eq!(refused.log.matches("efused").count(), 1, "{}", refused.log);
 }
 
 #[test]
