@@ -5,7 +5,7 @@ use dvcr_core::oci::RepositoryName;
 use dvcr_openapi::Client;
 use serde::Serialize;
 
-use super::{ServerArgs, table};
+use super::{ServerArgs, repository, table};
 
 pub(super) const EXAMPLES: &str = "Examples:
   dvcr ls                           all repositories
@@ -18,9 +18,19 @@ Size is what a pull transfers: config and layers, of every platform for an index
 #[derive(Debug, Args)]
 pub(super) struct LsArgs {
     /// Repository whose tags to list; all repositories without it.
+    #[arg(value_parser = listed)]
     repository: Option<RepositoryName>,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+fn listed(text: &str) -> Result<RepositoryName, String> {
+    repository(text).map_err(|error| match text.split_once([':', '@']) {
+        Some((name, rest)) if name.parse::<RepositoryName>().is_ok() && !rest.contains('/') => {
+            format!("`ls` takes a repository, without a tag: {name}")
+        }
+        _ => error,
+    })
 }
 
 #[derive(Serialize)]
@@ -90,4 +100,27 @@ async fn tags(client: &Client, repository: &RepositoryName, json: bool) -> anyho
     table.add_rows(rows.map(|row| [row.tag, row.digest, table::bytes(row.size), row.media_type]));
     table::align_right(&mut table, 2);
     table::print(&table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_more_than_a_repository_is_told() {
+        fn check(text: &str, words: &str) {
+            let error = listed(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+        check(
+            "vi/debian:12",
+            "`ls` takes a repository, without a tag: vi/debian",
+        );
+        check("debian:12", "without a tag: debian");
+        check("vi/debian@sha256:00", "without a tag: vi/debian");
+        check("127.0.0.1:5000/vi/debian", "leave out the registry");
+        check("127.0.0.1:5000/vi/debian:12", "leave out the registry");
+        check("Vi/debian:12", "lower-case");
+        assert_eq!(listed("vi/debian").unwrap().as_str(), "vi/debian");
+    }
 }

@@ -16,7 +16,7 @@ mod stats;
 mod table;
 mod uploads;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fmt, path::PathBuf, process::ExitCode, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -176,6 +176,20 @@ struct ServerArgs {
     /// Print JSON for programs instead of a table for people.
     #[arg(long)]
     json: bool,
+}
+
+/// Reads what names a repository; people write the registry before it, as other programs want it.
+fn repository<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    let registry = text
+        .split_once('/')
+        .map(|(registry, _)| registry)
+        .filter(|registry| registry.contains(':'));
+    match registry {
+        Some(registry) => Err(format!(
+            "leave out the registry {registry:?}; --server names it"
+        )),
+        None => text.parse().map_err(|error: T::Err| error.to_string()),
+    }
 }
 
 impl ServerArgs {

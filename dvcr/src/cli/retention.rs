@@ -6,8 +6,11 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use dvcr_openapi::{RetentionItem, RetentionPlanRequest, RetentionRules, all};
 
-use super::{ServerArgs, table};
-use crate::registry::{glob::RepositoryGlob, retention::RetentionSet};
+use super::{ServerArgs, repository, table};
+use crate::{
+    registry::{glob::RepositoryGlob, retention::RetentionSet},
+    settings::toml_fault,
+};
 
 pub(super) const EXAMPLES: &str = "Examples:
   dvcr retention rules                              the rules in force, as TOML
@@ -41,7 +44,7 @@ enum RetentionCommand {
     /// Show for each tag, and each manifest that nothing needs, whether it stays and why.
     Test {
         /// Only repositories that this glob fits.
-        #[arg(long, value_name = "GLOB")]
+        #[arg(long, value_name = "GLOB", value_parser = repository::<RepositoryGlob>)]
         repository: Option<RepositoryGlob>,
         /// A TOML file with [[retention]] and [[immutable]] to try instead of the rules in force. A whole settings file will do.
         #[arg(long, value_name = "FILE")]
@@ -91,9 +94,12 @@ fn read(path: &std::path::Path) -> anyhow::Result<RetentionRules> {
     if text.len() as u64 > FILE_BYTES_MAX {
         bail!("{} is longer than {FILE_BYTES_MAX} bytes", path.display());
     }
-    let rules: RetentionRules = toml::from_str(&text).with_context(context)?;
+    let fault = |error| anyhow::Error::msg(toml_fault(&text, &error));
+    let rules: RetentionRules = toml::from_str(&text).map_err(fault).with_context(context)?;
     // The server would refuse them, but knows no line.
-    toml::from_str::<RetentionSet>(&text).with_context(context)?;
+    toml::from_str::<RetentionSet>(&text)
+        .map_err(fault)
+        .with_context(context)?;
     if rules == RetentionRules::default() {
         bail!(
             "{} has neither [[retention]] nor [[immutable]]: with it nothing would go",

@@ -10,7 +10,7 @@ use clap::Args;
 use dvcr_core::oci::Digest;
 use dvcr_openapi::{DeletedItem, Deletion, DeletionFailure, DeletionRequest};
 
-use super::{ServerArgs, table};
+use super::{ServerArgs, repository, table};
 use crate::registry::glob::{RepositoryGlob, TagGlob};
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -31,6 +31,7 @@ const LINES_MAX: usize = 20;
 #[derive(Debug, Args)]
 pub(super) struct RmArgs {
     /// What to remove: REPOSITORY:TAG, REPOSITORY@DIGEST, or a glob of repositories or tags.
+    #[arg(value_parser = repository::<Target>)]
     target: Target,
     /// Remove everything in a repository.
     #[arg(long)]
@@ -271,5 +272,21 @@ mod tests {
         check("", None);
         check("localhost:5000/a", None);
         check("localhost:5000/*", None);
+    }
+
+    #[test]
+    fn a_registry_before_the_repository_is_told() {
+        for text in [
+            "127.0.0.1:5000/vi/debian:12",
+            "localhost:5000/vi/*",
+            "http://r.example/a:1",
+        ] {
+            let error = repository::<Target>(text).unwrap_err();
+            assert!(error.contains("leave out the registry"), "{error}");
+            assert!(error.contains("--server names it"), "{error}");
+        }
+        let error = repository::<Target>("vi/debian:v[0-9]*").unwrap_err();
+        assert!(error.contains("because of '['"), "{error}");
+        assert!(repository::<Target>("vi/debian:12").is_ok());
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use dvcr_core::oci::RepositoryName;
 use dvcr_openapi::Stats;
 
-use super::{ServerArgs, table};
+use super::{ServerArgs, repository, table};
 
 pub(super) const EXAMPLES: &str = "Examples:
   dvcr stats                        everything
@@ -14,6 +14,7 @@ pub(super) const EXAMPLES: &str = "Examples:
 #[derive(Debug, Args)]
 pub(super) struct StatsArgs {
     /// Repository to look at; everything without it.
+    #[arg(value_parser = repository::<RepositoryName>)]
     repository: Option<RepositoryName>,
     #[command(flatten)]
     server: ServerArgs,

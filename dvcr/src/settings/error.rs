@@ -24,7 +24,7 @@ pub enum SettingsError {
     File {
         /// The file.
         path: PathBuf,
-        /// The line and what is wrong with it.
+        /// Line and column, and what is wrong there.
         message: String,
     },
     /// A variable or flag cannot be used.

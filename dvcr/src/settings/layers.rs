@@ -91,8 +91,23 @@ fn read(path: &Path) -> Result<Settings, SettingsError> {
     }
     toml::from_str(&text).map_err(|error| SettingsError::File {
         path: path.to_owned(),
-        message: error.to_string().trim_end().to_owned(),
+        message: toml_fault(&text, &error),
     })
+}
+
+/// What is wrong with a TOML document, and where. Without the line itself, as the error would show it: the wrong file may have been
+/// named, and its line a secret.
+pub(crate) fn toml_fault(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', ", ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => {
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+            format!("line {line}, column {column}: {message}")
+        }
+        None => message,
+    }
 }
 
 impl Settings {

@@ -20,9 +20,10 @@ use std::{
     path::PathBuf,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use self::error::Faults;
+pub(crate) use self::layers::toml_fault;
 pub use self::{
     error::SettingsError,
     layers::{KEYS, load, variable},
@@ -50,6 +51,7 @@ const MONTH: Time = Time::hours(30 * 24);
 pub struct Settings {
     /// Address and port to listen on. Default `127.0.0.1:5000`. Anything but loopback needs access control, or
     /// `allow_anonymous`.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Directory for everything that is stored; created if absent. Default `./dvcr-data`. One server at a time uses it.
     pub data: PathBuf,
@@ -113,6 +115,16 @@ pub enum AllowAnonymous {
     LoopbackOnly,
     /// Everything, from anywhere that reaches the address.
     EveryoneMayReadAndWrite,
+}
+
+/// Reads an address. Names are not resolved, and the port has no default: what would be listened on should be plain to see.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        de::Error::custom(format!(
+            "{text:?} is no IP address with a port: write for example 127.0.0.1:5000"
+        ))
+    })
 }
 
 impl Default for Settings {

@@ -170,6 +170,39 @@ fn a_wrong_file_is_told_with_its_line() {
 }
 
 #[test]
+fn a_wrong_file_is_not_repeated() {
+    for text in [
+        r#"{"auths": {"r.example": {"auth": "bWU6c2VjcmV0"}}}"#,
+        "password = \"bWU6c2VjcmV0\"\n",
+        "listen = \"127.0.0.1:1\"\nbWU6c2VjcmV0",
+        "key bWU6c2VjcmV0",
+        "[log]\nfilter = \"bWU6c2VjcmV0",
+    ] {
+        let refused = message(load_layers(Some(text), &[], &[]));
+        assert!(!refused.contains("bWU6"), "{refused}");
+        assert!(
+            refused.contains(": line ") && refused.contains(", column "),
+            "{refused}"
+        );
+    }
+    let refused = message(load_layers(Some("# é\n  drain = [ 5s ]\n"), &[], &[]));
+    assert!(refused.contains(": line 2, column 13: "), "{refused}");
+}
+
+#[test]
+fn an_address_without_port_or_ip_is_told_how_to_write_one() {
+    for listen in ["localhost:5000", ":5000", "5000", "127.0.0.1", ""] {
+        let by_flag = message(load_layers(None, &[], &[("listen", listen)]));
+        let file = format!("listen = \"{listen}\"");
+        let by_file = message(load_layers(Some(&file), &[], &[]));
+        for refused in [by_flag, by_file] {
+            assert!(refused.contains("for example 127.0.0.1:5000"), "{refused}");
+            assert!(refused.contains(&format!("{listen:?}")), "{refused}");
+        }
+    }
+}
+
+#[test]
 fn a_wrong_variable_or_flag_is_told_by_name() {
     let variable = message(load_layers(None, &[("DVCR_LISTEN", "5000")], &[]));
     assert!(variable.starts_with("DVCR_LISTEN: "), "{variable}");
