@@ -114,7 +114,7 @@ fn cut_in_slices(blob: &[u8], slice: usize) -> Vec<Cut> {
             _ => cuts.push(cut),
         }
         from += cut.len;
-        cutter = Cutter::restore(&cutter.state()).expect("a state can be restored");
+        cutter = Cutter::restore(&cutter.state(), from as u64).expect("a state can be restored");
     }
 }
 

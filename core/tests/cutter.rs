@@ -7,7 +7,7 @@ mod common;
 use common::{cuts, cuts_in_slices, random, signed_lengths, text};
 use dvcr_core::chunk::{
     CHUNK_BYTES_MAX, CUT_BYTES_MAX, CUT_BYTES_MIN, CUTTER_STATE_LEN, Cutter, FRAME_MEAN_BYTES_MIN,
-    FRAMES_BEFORE_MEAN, ZERO_RUN_BYTES_MIN,
+    FRAME_SHARE_BYTES_MIN, FRAMES_BEFORE_MEAN, ZERO_RUN_BYTES_MIN,
 };
 use proptest::prelude::*;
 
@@ -70,7 +70,7 @@ fn a_zero_run_is_returned_as_it_arrives() {
     for len in [ZERO_RUN_BYTES_MIN, 1, 500] {
         let cut = cutter.next(&zeros[..len], false).unwrap();
         assert_eq!((cut.len, cut.zero), (len, true));
-        cutter = Cutter::restore(&cutter.state()).unwrap();
+        cutter = Cutter::restore(&cutter.state(), 0).unwrap();
     }
     let cut = cutter.next(&[0, 0, 1], false).unwrap();
     assert_eq!((cut.len, cut.zero), (2, true));
@@ -106,7 +106,7 @@ fn frames_are_chunks_until_something_else_comes() {
         assert_eq!(found[..lengths.len()], lengths);
         // What follows is cut as if it were a blob of its own that is not frames.
         let mut cutter =
-            Cutter::restore(&[1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+            Cutter::restore(&[1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0).unwrap();
         let (mut expected, mut rest) = (Vec::new(), rest);
         while let Some(cut) = cutter.next(rest, true) {
             expected.extend(signed_lengths(&[cut]));
@@ -202,10 +202,35 @@ fn too_many_small_frames_are_bytes() {
     check(500, FRAMES_BEFORE_MEAN as usize);
 }
 
+/// A frame of little that says it holds much counts for much. It does not pay for frames of next to nothing: each would take
+/// more room in packs and rows than it brings.
+#[test]
+fn frames_that_say_much_do_not_make_room_for_a_flood_of_tiny_ones() {
+    let group = |n: u32| {
+        // One raw block of 248 bytes, and a content size of 1 MiB.
+        let mut group = vec![0x28, 0xB5, 0x2F, 0xFD, 0xA0];
+        group.extend((1_u32 << 20).to_le_bytes());
+        group.extend(&(248_u32 << 3 | 1).to_le_bytes()[..3]);
+        group.resize(group.len() + 248, n as u8);
+        for _ in 0..30 {
+            group.extend(skippable(4));
+        }
+        group
+    };
+    let blob: Vec<u8> = (0..2_000).flat_map(group).collect();
+    let chunks = cuts(&blob).len();
+    let most = FRAMES_BEFORE_MEAN as usize + blob.len() / FRAME_SHARE_BYTES_MIN;
+    assert!(chunks < most, "{chunks} chunks of {} bytes", blob.len());
+    // Where the cuts are does not depend on how the bytes came, or on a restart.
+    let expected = signed_lengths(&cuts(&blob));
+    let found = cuts_in_slices(&blob, std::iter::repeat(10_007), true);
+    assert_eq!(signed_lengths(&found), expected);
+}
+
 #[test]
 fn a_state_is_restored_or_refused() {
     fn check(state: &[u8], good: bool) {
-        let restored = Cutter::restore(state);
+        let restored = Cutter::restore(state, 0);
         assert_eq!(restored.is_some(), good, "{state:?}");
         if let Some(cutter) = restored {
             assert_eq!(cutter.state(), state);
@@ -235,7 +260,7 @@ fn a_state_is_restored_or_refused() {
     check(&[1; 17], false);
     check(&[0; 19], false);
     // Numbers that nobody can have counted do not overflow.
-    let mut cutter = Cutter::restore(&of(1, 1, u64::MAX, u64::MAX)).unwrap();
+    let mut cutter = Cutter::restore(&of(1, 1, u64::MAX, u64::MAX), u64::MAX).unwrap();
     assert!(cutter.next(&skippable(5), true).is_some());
 }
 

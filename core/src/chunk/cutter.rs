@@ -24,8 +24,9 @@ pub const FRAME_MEAN_BYTES_MIN: u64 = 4 << 10;
 /// compresses better than 16 to 1, and would be cut by content from there on. Pieces of a disk have 32 KiB or more.
 const FRAME_CONTENT_SHARE: u64 = 8;
 
-/// Frames shorter than this count as they are: headers may lie, and rows must stay below what was sent for them.
-const FRAME_SHARE_BYTES_MIN: usize = 256;
+/// Frames shorter than this count as they are: headers may lie, and rows must stay below what was sent for them. It is also the
+/// least mean length of frames that are chunks, whatever they say of their content: a chunk costs about 200 bytes of pack and rows.
+pub const FRAME_SHARE_BYTES_MIN: usize = 256;
 
 /// Length of [`Cutter::state`] in bytes.
 pub const CUTTER_STATE_LEN: usize = 18;
@@ -61,8 +62,8 @@ pub struct Cutter {
 enum Mode {
     /// Nothing was cut yet.
     Start,
-    /// All chunks were frames: how many, and for how many bytes they count.
-    Frames { count: u64, bytes: u64 },
+    /// All chunks were frames: how many, for how many bytes they count, and how many they have.
+    Frames { count: u64, bytes: u64, len: u64 },
     /// Not frames, or not any more: by content.
     Bytes,
     /// By content, and the last cut was a zero run that reached the end of its data.
@@ -119,19 +120,22 @@ impl Cutter {
             .map_or(0, |len| {
                 len.min(CHUNK_BYTES_MAX as u64) / FRAME_CONTENT_SHARE
             });
-        let len = content.max(frame.len() as u64);
-        let (count, bytes) = if let Mode::Frames { count, bytes } = self.mode {
-            (count, bytes)
+        let (count, bytes, len) = if let Mode::Frames { count, bytes, len } = self.mode {
+            (count, bytes, len)
         } else {
-            (0, 0)
+            (0, 0, 0)
         };
-        let (count, bytes) = (count.saturating_add(1), bytes.saturating_add(len));
-        let too_small =
-            count >= FRAMES_BEFORE_MEAN && bytes < count.saturating_mul(FRAME_MEAN_BYTES_MIN);
+        let count = count.saturating_add(1);
+        let bytes = bytes.saturating_add(content.max(frame.len() as u64));
+        let len = len.saturating_add(frame.len() as u64);
+        // What one frame says must not pay for others: they would cost more than all of them bring.
+        let too_small = count >= FRAMES_BEFORE_MEAN
+            && (bytes < count.saturating_mul(FRAME_MEAN_BYTES_MIN)
+                || len < count.saturating_mul(FRAME_SHARE_BYTES_MIN as u64));
         self.mode = if too_small {
             Mode::Bytes
         } else {
-            Mode::Frames { count, bytes }
+            Mode::Frames { count, bytes, len }
         };
     }
 
@@ -162,7 +166,8 @@ impl Cutter {
     pub fn state(&self) -> [u8; CUTTER_STATE_LEN] {
         let (mode, count, bytes) = match self.mode {
             Mode::Start => (0, 0, 0),
-            Mode::Frames { count, bytes } => (1, count, bytes),
+            // How long they are is the caller's to know: as much as was cut.
+            Mode::Frames { count, bytes, .. } => (1, count, bytes),
             Mode::Bytes => (2, 0, 0),
             Mode::Zeros => (3, 0, 0),
         };
@@ -174,8 +179,8 @@ impl Cutter {
         state
     }
 
-    /// The cutter whose [`Cutter::state`] this is; `None` if it is none, or of another version.
-    pub fn restore(state: &[u8]) -> Option<Self> {
+    /// The cutter whose [`Cutter::state`] this is, after it cut `len` bytes; `None` if it is none, or of another version.
+    pub fn restore(state: &[u8], len: u64) -> Option<Self> {
         let state: &[u8; CUTTER_STATE_LEN] = state.try_into().ok()?;
         let (head, numbers) = state.split_first_chunk::<2>()?;
         let (numbers, _) = numbers.as_chunks::<8>();
@@ -184,7 +189,7 @@ impl Cutter {
         };
         let mode = match (head, u64::from_le_bytes(count), u64::from_le_bytes(bytes)) {
             ([STATE_VERSION, 0], 0, 0) => Mode::Start,
-            ([STATE_VERSION, 1], count @ 1.., bytes @ 1..) => Mode::Frames { count, bytes },
+            ([STATE_VERSION, 1], count @ 1.., bytes @ 1..) => Mode::Frames { count, bytes, len },
             ([STATE_VERSION, 2], 0, 0) => Mode::Bytes,
             ([STATE_VERSION, 3], 0, 0) => Mode::Zeros,
             _ => return None,

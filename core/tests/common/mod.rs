@@ -62,7 +62,8 @@ pub(crate) fn cuts_in_slices(
             from += cut.len;
             cuts.push(cut);
             if revive {
-                cutter = Cutter::restore(&cutter.state()).expect("a state can be restored");
+                cutter =
+                    Cutter::restore(&cutter.state(), from as u64).expect("a state can be restored");
             }
         } else if end {
             assert!(given.is_empty(), "{} bytes were not cut", given.len());

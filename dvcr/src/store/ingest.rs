@@ -468,7 +468,8 @@ impl Ingest {
             });
             return Ok(());
         }
-        let cutter = Cutter::restore(&state.cutter)
+        let cut_len = state.offset.saturating_sub(state.tail.len() as u64);
+        let cutter = Cutter::restore(&state.cutter, cut_len)
             .ok_or_else(|| StoreError::state("a cutter of this version"))?;
         let (steps, cut_steps) = mpsc::channel(queue);
         let (batches, append_batches) = mpsc::channel::<CutBatch>(queue);

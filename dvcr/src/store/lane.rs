@@ -468,9 +468,11 @@ impl LaneTicket {
     ) -> Result<Outcome, StoreError> {
         let lanes = &self.lanes;
         let mut open = lanes.lanes[self.lane].open.lock().await;
-        if let Some(pack) =
-            open.take_if(|pack| pack.poisoned.load(Relaxed) || pack.builder().is_full())
-        {
+        let is_over = |pack: &OpenPack| {
+            let builder = pack.builder();
+            pack.poisoned.load(Relaxed) || builder.is_full() || !builder.takes(&records)
+        };
+        if let Some(pack) = open.take_if(|pack| is_over(pack)) {
             drop(lanes.seal(pack));
         }
         let pack = match &*open {
@@ -490,6 +492,11 @@ impl LaneTicket {
                 return Ok(Outcome::Outdated(records));
             }
             let mut builder = pack.builder();
+            // Before anything is offered to others: they would wait for what is never appended.
+            if !builder.takes(&records) {
+                let error = std::io::Error::other("more records at once than a pack takes");
+                return Err(StoreError::io("lay out records".into(), error));
+            }
             for record in records {
                 let chunk = match record.header().id() {
                     RecordId::Chunk(id) => Some(id),
@@ -500,9 +507,8 @@ impl LaneTicket {
                     appended.push(Appended::Chunk(placed.clone()));
                     continue;
                 }
-                let entry = builder.push(record, &mut slices).map_err(|e| {
-                    StoreError::io("lay out a record".into(), std::io::Error::other(e))
-                })?;
+                let entry = builder.push(record, &mut slices);
+                let entry = entry.expect("the pack takes all of them");
                 appended.push(match chunk {
                     Some(id) => {
                         let stored_len = u32::try_from(entry.header.stored_len())
@@ -569,7 +575,7 @@ mod tests {
             memory::MemoryBackend,
         },
         meta::memory::MemoryMeta,
-        store::pack::Codec,
+        store::pack::{Codec, PACK_ENTRIES_MAX},
     };
 
     /// Lanes on a device that fails when the script says so.
@@ -619,6 +625,40 @@ mod tests {
             assert_ne!(again.pack.id, placed.pack.id);
             lanes.make_durable(&again.pack, again.end()).await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_pack_has_no_room_for_goes_into_the_next_as_a_whole() {
+        let (lanes, _) = lanes();
+        let ticket = lanes.ticket();
+        let first = append(&ticket, b"first").await.unwrap();
+        {
+            let mut builder = first.pack.builder();
+            let mut slices = Vec::new();
+            while builder.entries().len() < PACK_ENTRIES_MAX - 1 {
+                builder.push(chunk(b"one of many"), &mut slices).unwrap();
+            }
+        }
+        // There is room for one of them.
+        let batch = vec![chunk(b"second"), chunk(b"third")];
+        let appended = ticket.append(batch).await.unwrap();
+        for (appended, bytes) in appended.iter().zip([b"second" as &[u8], b"third"]) {
+            let Appended::Chunk(placed) = appended else {
+                panic!("a chunk was appended");
+            };
+            assert_ne!(placed.pack.id, first.pack.id);
+            lanes
+                .make_durable(&placed.pack, placed.end())
+                .await
+                .unwrap();
+            assert!(lanes.pending(&[ChunkId::of(bytes)])[0].is_some());
+        }
+        // What no pack takes changes nothing, and nobody waits for it.
+        let id = ChunkId::of(b"too many");
+        let flood = vec![chunk(b"too many"); PACK_ENTRIES_MAX + 1];
+        assert!(ticket.append(flood).await.is_err());
+        assert!(lanes.pending(&[id])[0].is_none());
+        append(&ticket, b"fourth").await.unwrap();
     }
 
     #[tokio::test]

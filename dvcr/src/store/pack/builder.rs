@@ -29,12 +29,23 @@ impl PackBuilder {
         }
     }
 
+    /// Whether there is room for all of these records. What is cut from a block always fits into an empty pack: 2 MiB in frames of
+    /// 9 bytes, fewer of which are all equal, are 233,017 records.
+    pub fn takes(&self, records: &[Record]) -> bool {
+        let bytes = records.iter().map(|record| record.header().record_len());
+        self.has_room(records.len(), bytes.sum::<usize>() as u64)
+    }
+
+    fn has_room(&self, records: usize, bytes: u64) -> bool {
+        self.len + bytes <= PACK_BYTES_MAX - FOOTER_BYTES_MAX as u64
+            && self.entries.len() + records <= PACK_ENTRIES_MAX
+    }
+
     /// Adds a record to the pack and its bytes to `slices`. Fails, having done nothing, if the pack has no room:
-    /// that is, if the caller did not look at [`is_full`](Self::is_full) for hundreds of megabytes.
+    /// that is, if the caller did not ask whether it [`takes`](Self::takes) it.
     pub fn push(&mut self, record: Record, slices: &mut Vec<Bytes>) -> Result<Entry, LayoutError> {
-        let len = self.len + record.header().record_len() as u64;
-        if len > PACK_BYTES_MAX - FOOTER_BYTES_MAX as u64 || self.entries.len() == PACK_ENTRIES_MAX
-        {
+        let bytes = record.header().record_len() as u64;
+        if !self.has_room(1, bytes) {
             return Err(LayoutError::Field {
                 what: "pack has no room",
             });
@@ -46,7 +57,7 @@ impl PackBuilder {
         };
         record.gather(slices);
         self.entries.push(entry);
-        self.len = len;
+        self.len += bytes;
         Ok(entry)
     }
 
