@@ -109,6 +109,9 @@ pub struct Ingest {
     session: Option<SessionRow>,
     verify_only: bool,
     memory: Arc<Semaphore>,
+    /// All that came, while it may yet become inline: up to [`INLINE_BYTES_MAX`], less than a connection's own buffers take. A
+    /// block it is not, or clients that send a byte and no more would keep the memory of all uploads.
+    first: BytesMut,
     block: Option<Block>,
     offset: u64,
     marked_offset: u64,
@@ -171,6 +174,7 @@ impl Ingest {
             session,
             verify_only: false,
             memory,
+            first: BytesMut::new(),
             block: None,
             offset,
             marked_offset: offset,
@@ -202,12 +206,20 @@ impl Ingest {
             .stats
             .ingested_bytes
             .fetch_add(bytes.len() as u64, Relaxed);
+        let is_small = self.offset + bytes.len() as u64 <= INLINE_BYTES_MAX;
+        if is_small && self.pipeline.is_none() {
+            self.offset += bytes.len() as u64;
+            self.first.extend_from_slice(&bytes);
+            return Ok(());
+        }
         while !bytes.is_empty() {
             if self.block.is_none() {
                 let mine = Arc::clone(&self.memory).acquire_owned().await;
                 let all = Arc::clone(&self.store.memory).acquire_owned().await;
                 let permits = [mine, all].map(|p| p.expect("the semaphores are never closed"));
-                if (WHOLE_BYTES_MIN..=BLOCK_BYTES).contains(&bytes.len()) {
+                let first = std::mem::take(&mut self.first);
+                let is_whole = (WHOLE_BYTES_MIN..=BLOCK_BYTES).contains(&bytes.len());
+                if is_whole && first.is_empty() {
                     self.offset += bytes.len() as u64;
                     let block = Block {
                         bytes,
@@ -217,9 +229,11 @@ impl Ingest {
                     return self.flush_if_due().await;
                 }
                 // Small uploads stay small; the buffer grows to a block by doubling.
-                let capacity = bytes.len().clamp(64 << 10, BLOCK_BYTES);
+                let capacity = (first.len() + bytes.len()).clamp(64 << 10, BLOCK_BYTES);
+                let mut buffer = BytesMut::with_capacity(capacity);
+                buffer.extend_from_slice(&first);
                 self.block = Some(Block {
-                    bytes: BytesMut::with_capacity(capacity),
+                    bytes: buffer,
                     _permits: permits,
                 });
             }
@@ -257,9 +271,7 @@ impl Ingest {
         };
         if self.pipeline.is_none() && self.offset <= INLINE_BYTES_MAX {
             let mut state = self.state.clone();
-            if let Some(block) = self.block.take() {
-                state.append(&block.bytes).map_err(StoreError::state)?;
-            }
+            state.append(&self.first).map_err(StoreError::state)?;
             let mut txn = Txn::default();
             session.record(&state, &mut txn);
             return Segment::new(Arc::clone(&self.store.lanes))
@@ -279,9 +291,7 @@ impl Ingest {
     pub async fn finish(mut self) -> Result<Finished, StoreError> {
         if self.pipeline.is_none() && !self.verify_only && self.offset <= INLINE_BYTES_MAX {
             let mut state = self.state.clone();
-            if let Some(block) = self.block.take() {
-                state.append(&block.bytes).map_err(StoreError::state)?;
-            }
+            state.append(&self.first).map_err(StoreError::state)?;
             return Ok(Finished {
                 len: self.offset,
                 digest: Digest::of(state.algorithm, &state.tail),
@@ -386,8 +396,10 @@ impl Ingest {
     }
 
     async fn push_block(&mut self) -> Result<(), StoreError> {
+        let first = std::mem::take(&mut self.first);
         match self.block.take() {
             Some(block) => self.push(Bytes::from_owner(block)).await,
+            None if !first.is_empty() => self.push(first.freeze()).await,
             None => Ok(()),
         }
     }
@@ -523,5 +535,80 @@ async fn joined_hash(task: JoinHandle<Hasher>) -> Hasher {
     match task.await {
         Ok(hasher) => hasher,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backend::memory::MemoryBackend,
+        clock::ManualClock,
+        meta::memory::MemoryMeta,
+        store::StoreOptions,
+        testing::{BEGIN_MS, random},
+    };
+
+    async fn store() -> Arc<Store> {
+        let options = StoreOptions {
+            all_upload_blocks: 4,
+            ..StoreOptions::default()
+        };
+        let clock = Arc::new(ManualClock::new(BEGIN_MS));
+        let packs = Arc::new(MemoryBackend::default());
+        let store = Store::open(Arc::new(MemoryMeta::new()), packs, clock, options);
+        store.await.unwrap()
+    }
+
+    fn ingest(store: &Arc<Store>) -> Ingest {
+        let state = IngestState::new(1, Algorithm::Sha256);
+        Ingest::new(Arc::clone(store), state, None)
+    }
+
+    #[tokio::test]
+    async fn clients_that_send_a_byte_and_no_more_stop_nobody() {
+        let store = store().await;
+        let mut lazy: Vec<Ingest> = (0..64).map(|_| ingest(&store)).collect();
+        for ingest in &mut lazy {
+            ingest.write(Bytes::from_static(b"x")).await.unwrap();
+            ingest.idle().await.unwrap();
+        }
+        assert_eq!(store.ingest_memory_bytes(), 0);
+        let data = random(1, 3 << 20);
+        let mut busy = ingest(&store);
+        busy.write(data.clone()).await.unwrap();
+        assert_eq!(busy.finish().await.unwrap().digest, Digest::sha256(&data));
+    }
+
+    #[tokio::test]
+    async fn what_came_first_stays_first_however_it_comes() {
+        let data = random(1, 3 << 20);
+        let inline = INLINE_BYTES_MAX as usize;
+        let len = data.len();
+        for ends in [
+            vec![1, inline, inline + 1, len],
+            vec![1, len],
+            vec![inline, inline + (1 << 20), len],
+            vec![7, 7 + (1 << 20), 100 + (1 << 20), len],
+            vec![1, inline],
+            vec![inline + 1],
+        ] {
+            for verify in [false, true] {
+                let store = store().await;
+                let mut ingest = match verify {
+                    true => Ingest::verify(Arc::clone(&store), Algorithm::Sha256),
+                    false => ingest(&store),
+                };
+                let mut at = 0;
+                for end in &ends {
+                    ingest.write(data.slice(at..*end)).await.unwrap();
+                    ingest.idle().await.unwrap();
+                    at = *end;
+                }
+                let finished = ingest.finish().await.unwrap();
+                assert_eq!(finished.digest, Digest::sha256(&data[..at]), "{ends:?}");
+                assert_eq!(finished.len, at as u64);
+            }
+        }
     }
 }
