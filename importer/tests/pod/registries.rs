@@ -22,13 +22,16 @@ use crate::{
 /// `me:secret`, hashed by bcrypt with its lowest cost.
 const HTPASSWD: &str = "me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
+/// By what our own registry is known in containers.
+const NAMED: (&str, &str) = ("DVCR_HOSTS", "[\"dvcr.test\"]");
+
 /// Longest wait for a server.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Plain HTTP has to be permitted where it does not stay on the machine, and whoever has not done so is told at once.
 #[test]
 fn our_own_without_tls() {
-    let server = Server::start(&[]);
+    let server = Server::start(&[NAMED]);
     let port = server.address().rsplit(':').next().unwrap();
     let scene = Scene::new(24, format!("dvcr.test:{port}"), &Authority::new());
     let reference = scene.reference();
@@ -283,6 +286,7 @@ fn our_own_with_tls() {
     let settings = [
         ("DVCR_TLS_CERTIFICATE", certificate.to_str().unwrap()),
         ("DVCR_TLS_KEY", key.to_str().unwrap()),
+        NAMED,
     ];
     let mut server = Process::start(serve(&dir.path().join("data"), &settings));
     let port = server.wait_for(START_LIMIT, |server| {
