@@ -266,8 +266,8 @@ fn check_empty(path: &Path) -> Result<(), DataDirError> {
     Ok(())
 }
 
-/// A missing pack directory, say of a volume that was not mounted, must not look like an empty registry; nor must packs whose
-/// metadata was lost. Metadata is durable before the first pack is created.
+/// A missing pack directory, say of a volume that was not mounted, must not look like an empty registry; nor must packs or
+/// checkpoints whose metadata was lost. Metadata is durable before the first of these is created.
 fn check_complete(path: &Path) -> Result<(), DataDirError> {
     let damaged = |what| {
         Err(DataDirError::Damaged {
@@ -280,11 +280,19 @@ fn check_complete(path: &Path) -> Result<(), DataDirError> {
         return damaged(format!("it has no directory {PACKS}"));
     }
     let meta = path.join(META);
-    if !meta.try_exists().map_err(failed("look for", &meta))? {
-        let mut found = fs::read_dir(&packs).map_err(failed("list", &packs))?;
-        if found.next().is_some() {
+    if meta.try_exists().map_err(failed("look for", &meta))? {
+        return Ok(());
+    }
+    // A registry of small artifacts has no packs: all of it is in the metadata and in checkpoints.
+    for name in [PACKS, CHECKPOINTS] {
+        let dir = path.join(name);
+        let has_some = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            found => found.map_err(failed("list", &dir))?.next().is_some(),
+        };
+        if has_some {
             return damaged(format!(
-                "it has packs and no {META}, which `dvcr repair --data {}` makes anew",
+                "it has {name} and no {META}, which `dvcr repair --data {}` makes anew",
                 path.display()
             ));
         }

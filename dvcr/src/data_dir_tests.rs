@@ -196,16 +196,25 @@ fn missing_packs_do_not_look_like_an_empty_registry() {
 
 #[test]
 fn missing_metadata_does_not_look_like_an_empty_registry() {
-    let root = tempfile::tempdir().unwrap();
-    drop(DataDir::open(root.path()).unwrap());
-    // Set up, and stopped before the metadata was created.
-    drop(DataDir::open(root.path()).unwrap());
-    fs::write(root.path().join(PACKS).join("0000000000000001.pack"), "").unwrap();
-    let error = DataDir::open(root.path()).unwrap_err();
-    assert!(
-        matches!(&error, DataDirError::Damaged { what, .. } if what.contains(META)),
-        "{error}"
-    );
+    // A copy of a registry of small artifacts has no packs.
+    for (dir, file) in [
+        (PACKS, "0000000000000001.pack"),
+        (CHECKPOINTS, "0000000000000001.checkpoint"),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        drop(DataDir::open(root.path()).unwrap());
+        // Set up, and stopped before the metadata was created.
+        drop(DataDir::open(root.path()).unwrap());
+        let dir = root.path().join(dir);
+        fs::create_dir_all(&dir).unwrap();
+        drop(DataDir::open(root.path()).unwrap());
+        fs::write(dir.join(file), "").unwrap();
+        let error = DataDir::open(root.path()).unwrap_err();
+        assert!(
+            matches!(&error, DataDirError::Damaged { what, .. } if what.contains(META)),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -31,6 +32,10 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 /// Room on the device is looked at each time so many bytes were written.
 const ROOM_BYTES: u64 = 16 << 20;
+
+/// Beside the newest checkpoints one stays that is older than this, and the one that will take its place. A server that is started
+/// again and again, on metadata that is not what it was, takes a checkpoint each time: there is a day to notice.
+const PAST_MS: u64 = 24 * 3600 * 1000;
 
 /// Why no checkpoint was taken.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +93,7 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Checkpoints in `dir`, of which the newest `keep` stay. One that would leave less than half of `reserve_bytes` on the
+    /// Checkpoints in `dir`, of which the newest `keep` stay, and one or two of the past ([`PAST_MS`]). One that would leave less than half of `reserve_bytes` on the
     /// device is given up: that room is for the metadata, without which nothing can be deleted.
     #[must_use]
     pub fn new(
@@ -99,13 +104,11 @@ impl Checkpoints {
         reserve_bytes: u64,
     ) -> Self {
         let stats = CheckpointStats::default();
-        // Only for metrics: a file that is not whole is found out by who uses it.
+        // A file that is not whole is found out by who uses it.
         if let Some((_, path)) = list(&dir).unwrap_or_default().pop()
-            && let Ok(header) = File::open(&path)
-                .map_err(CheckpointError::from)
-                .and_then(|file| Ok(*CheckpointReader::new(file)?.header()))
+            && let Ok(created_ms) = created_ms(&path)
         {
-            stats.newest_ms.store(header.created_ms, Relaxed);
+            stats.newest_ms.store(created_ms, Relaxed);
             let len = fs::metadata(&path).map_or(0, |found| found.len());
             stats.newest_bytes.store(len, Relaxed);
         }
@@ -124,6 +127,14 @@ impl Checkpoints {
     #[must_use]
     pub fn stats(&self) -> &Arc<CheckpointStats> {
         &self.stats
+    }
+
+    /// How long until the next checkpoint is due where one is taken in each interval: not at each start.
+    #[must_use]
+    pub fn due_in(&self, interval: Duration) -> Duration {
+        let newest_ms = self.stats.newest_ms.load(Relaxed);
+        let age_ms = self.clock.now_ms().saturating_sub(newest_ms);
+        interval.saturating_sub(Duration::from_millis(age_ms))
     }
 
     /// Writes a checkpoint of the rows as they are now, and removes those that are too many.
@@ -162,7 +173,7 @@ impl Checkpoints {
                 let _ = fs::remove_file(dir.join(NEW));
             }
             let checkpoint = written?;
-            if let Err(error) = prune(&dir, keep) {
+            if let Err(error) = prune(&dir, keep, created_ms) {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "remove old checkpoints"
@@ -249,14 +260,30 @@ fn check_room(dir: &Path, reserve_bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes all but the newest.
-fn prune(dir: &Path, keep: usize) -> io::Result<()> {
-    let mut all = list(dir)?;
-    all.truncate(all.len().saturating_sub(keep));
-    for (_, path) in all {
-        fs::remove_file(path)?;
+/// Removes all but the newest, and those of the past that stay.
+fn prune(dir: &Path, keep: usize, now_ms: u64) -> io::Result<()> {
+    let all = list(dir)?;
+    let old = &all[..all.len().saturating_sub(keep)];
+    // One whose age cannot be read is none to go back to.
+    let aged = all.iter().filter_map(|(number, path)| {
+        let age_ms = now_ms.saturating_sub(created_ms(path).ok()?);
+        Some((*number, age_ms >= PAST_MS))
+    });
+    let (past, recent): (Vec<_>, Vec<_>) = aged.partition(|(_, is_past)| *is_past);
+    let stays = [past.last(), recent.first()].map(|kept| kept.map(|(number, _)| *number));
+    for (number, path) in old {
+        if !stays.contains(&Some(*number)) {
+            fs::remove_file(path)?;
+        }
     }
     Ok(())
+}
+
+/// As of when a checkpoint is, milliseconds since 1970.
+fn created_ms(path: &Path) -> Result<u64, CheckpointError> {
+    Ok(CheckpointReader::new(File::open(path)?)?
+        .header()
+        .created_ms)
 }
 
 fn create_dir(dir: &Path) -> io::Result<()> {
@@ -309,9 +336,20 @@ mod tests {
         meta::{Txn, Value, memory::MemoryMeta},
     };
 
+    const HOUR_MS: u64 = 3600 * 1000;
+
     fn checkpoints(dir: &Path, meta: &Arc<MemoryMeta>, keep: usize) -> Checkpoints {
-        let clock = Arc::new(ManualClock::new(5));
+        at(5, dir, meta, keep)
+    }
+
+    fn at(now_ms: u64, dir: &Path, meta: &Arc<MemoryMeta>, keep: usize) -> Checkpoints {
+        let clock = Arc::new(ManualClock::new(now_ms));
         Checkpoints::new(dir.join("checkpoints"), meta.clone(), clock, keep, 0)
+    }
+
+    fn numbers(files: &Checkpoints) -> Vec<u64> {
+        let left = list(&files.dir).unwrap();
+        left.into_iter().map(|(number, _)| number).collect()
     }
 
     fn put(meta: &MemoryMeta, key: Vec<u8>) {
@@ -336,8 +374,8 @@ mod tests {
         }
         assert_eq!(files.stats().newest_ms.load(Relaxed), 5);
         let left = list(&dir.path().join("checkpoints")).unwrap();
-        assert_eq!(left.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [3, 4]);
-        let mut reader = open(&left[1].1).unwrap();
+        assert_eq!(numbers(&files), [1, 3, 4]);
+        let mut reader = open(&left[2].1).unwrap();
         let mut spaces = Vec::new();
         while let Some((key, _)) = reader.next_row().unwrap() {
             spaces.push(key[0]);
@@ -351,6 +389,42 @@ mod tests {
         let files = checkpoints(dir.path(), &meta, 2);
         assert_eq!(files.stats().newest_ms.load(Relaxed), 5);
         assert_eq!(files.take().await.unwrap().number, 5);
+    }
+
+    #[tokio::test]
+    async fn one_of_the_past_stays_however_often_a_server_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Arc::new(MemoryMeta::new());
+        let take = async |now_ms| {
+            let files = at(now_ms, dir.path(), &meta, 4);
+            files.take().await.unwrap();
+            numbers(&files)
+        };
+        // Every hour for three days. One is more than a day old, and one becomes it.
+        for hour in 0..72 {
+            take(hour * HOUR_MS).await;
+        }
+        assert_eq!(take(72 * HOUR_MS).await, [41, 61, 70, 71, 72, 73]);
+        // Then a hundred starts within a quarter of an hour.
+        let mut left = Vec::new();
+        for start in 1..=100 {
+            left = take(72 * HOUR_MS + start * 9_000).await;
+        }
+        assert_eq!(left, [41, 61, 170, 171, 172, 173]);
+    }
+
+    #[tokio::test]
+    async fn a_start_takes_no_checkpoint_before_one_is_due() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Arc::new(MemoryMeta::new());
+        let interval = Duration::from_secs(3600);
+        let due = |now_ms| at(now_ms, dir.path(), &meta, 4).due_in(interval);
+        let begin = 1000 * HOUR_MS;
+        assert_eq!(due(begin), Duration::ZERO, "there is none");
+        at(begin, dir.path(), &meta, 4).take().await.unwrap();
+        assert_eq!(due(begin), interval);
+        assert_eq!(due(begin + HOUR_MS / 4), interval * 3 / 4);
+        assert_eq!(due(begin + 2 * HOUR_MS), Duration::ZERO);
     }
 
     #[tokio::test]

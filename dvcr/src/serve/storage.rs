@@ -152,9 +152,11 @@ impl Storage {
     }
 }
 
-/// Takes a checkpoint now and then, unless nothing was written since the last one.
+/// Takes a checkpoint now and then, unless nothing was written since the last one. A start is no reason to take one: many of them
+/// would leave none of what was before.
 async fn take_checkpoints(checkpoints: Arc<Checkpoints>, meta: Arc<MetaStats>, interval: Duration) {
-    let mut ticks = tokio::time::interval(interval);
+    let begin = tokio::time::Instant::now() + checkpoints.due_in(interval);
+    let mut ticks = tokio::time::interval_at(begin, interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seen = None;
     loop {

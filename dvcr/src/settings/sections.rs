@@ -58,7 +58,7 @@ pub struct CheckpointSettings {
     /// Time between two checkpoints; what is newer than the last one is lost with the metadata. One is taken at shutdown, too.
     /// Default 1 h; 1 min to 7 days.
     pub interval: Time,
-    /// Checkpoints that are kept. Default 4; 1 to 1,000.
+    /// Checkpoints that are kept, the newest; one that is more than a day old stays besides. Default 4; 1 to 1,000.
     pub keep: usize,
 }
 
