@@ -281,3 +281,43 @@ async fn a_renewed_certificate_is_used_for_new_connections_and_old_ones_go_on() 
     assert_eq!(answer.text().await.unwrap(), "fast");
     assert_eq!(server.metrics.connections.accepted.get(), 3);
 }
+
+#[tokio::test]
+async fn a_stalled_http2_connection_may_send_a_few_mib_and_no_more() {
+    const SETTINGS: u8 = 4;
+    const WINDOW_UPDATE: u8 = 8;
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    let server = Server::start(PATIENT, None).await;
+    let mut stream = server.connect().await;
+    // The preface of RFC 9113, section 3.4, and a SETTINGS frame with nothing in it.
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    stream.write_all(preface).await.unwrap();
+    // What RFC 9113, section 6.9.2, gives every client.
+    let (mut of_stream, mut of_connection) = (65_535, 65_535);
+    let greeting = async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; len as usize];
+            stream.read_exact(&mut payload).await.unwrap();
+            let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+            match head[3] {
+                SETTINGS => {
+                    for setting in payload.chunks_exact(6) {
+                        if setting[..2] == INITIAL_WINDOW_SIZE.to_be_bytes() {
+                            of_stream = number(&setting[2..]);
+                        }
+                    }
+                }
+                WINDOW_UPDATE => {
+                    of_connection += number(&payload);
+                    break;
+                }
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, greeting).await.unwrap();
+    assert_eq!((of_stream, of_connection), (2 << 20, 4 << 20));
+}
