@@ -67,8 +67,11 @@ fn name_items(document: &mut OpenApi) {
     }
 }
 
-/// What every operation may answer besides what it says itself, and what the document calls that.
-const PROBLEMS: [(StatusCode, &str, &str); 9] = [
+/// A status, what the document calls that answer, and what it means.
+type Named = (StatusCode, &'static str, &'static str);
+
+/// What every operation may answer besides what it says itself.
+const PROBLEMS: [Named; 12] = [
     (
         StatusCode::BAD_REQUEST,
         "BadRequest",
@@ -90,14 +93,29 @@ const PROBLEMS: [(StatusCode, &str, &str); 9] = [
         "There is no such thing, or the principal may not know that there is",
     ),
     (
+        StatusCode::METHOD_NOT_ALLOWED,
+        "MethodNotAllowed",
+        "There is another method here; `Allow` says which",
+    ),
+    (
         StatusCode::CONFLICT,
         "Conflict",
         "Something that refers to it is in the way",
     ),
     (
+        StatusCode::URI_TOO_LONG,
+        "UriTooLong",
+        "Path and query are longer than `limits.uri_bytes`",
+    ),
+    (
         StatusCode::TOO_MANY_REQUESTS,
         "TooMany",
         "Too much at once; `Retry-After` says when to try again",
+    ),
+    (
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "HeadersTooLarge",
+        "The header is longer than `limits.header_bytes`",
     ),
     (
         StatusCode::INTERNAL_SERVER_ERROR,
@@ -116,7 +134,26 @@ const PROBLEMS: [(StatusCode, &str, &str); 9] = [
     ),
 ];
 
-/// Adds [`PROBLEMS`] to every operation.
+/// What every operation that takes a body may answer as well.
+const BODY_PROBLEMS: [Named; 3] = [
+    (
+        StatusCode::REQUEST_TIMEOUT,
+        "TimedOut",
+        "The body stalled for `limits.body_stall`",
+    ),
+    (
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "TooLarge",
+        "The body is longer than a MiB",
+    ),
+    (
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "NotJson",
+        "The body does not say that it is JSON",
+    ),
+];
+
+/// Adds [`PROBLEMS`] to every operation, and [`BODY_PROBLEMS`] to those with a body.
 fn describe_problems(document: &mut OpenApi) {
     for path in document.paths.paths.values_mut() {
         let operations = [
@@ -127,7 +164,8 @@ fn describe_problems(document: &mut OpenApi) {
             &mut path.patch,
         ];
         for operation in operations.into_iter().flatten() {
-            for (status, name, _) in PROBLEMS {
+            let of_body = operation.request_body.is_some().then_some(BODY_PROBLEMS);
+            for (status, name, _) in PROBLEMS.into_iter().chain(of_body.into_iter().flatten()) {
                 operation
                     .responses
                     .responses
@@ -137,7 +175,7 @@ fn describe_problems(document: &mut OpenApi) {
         }
     }
     let named = &mut document.components.get_or_insert_default().responses;
-    for (_, name, description) in PROBLEMS {
+    for (_, name, description) in PROBLEMS.into_iter().chain(BODY_PROBLEMS) {
         named.insert(name.to_owned(), RefOr::T(described(description)));
     }
 }
