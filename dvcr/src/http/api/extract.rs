@@ -8,14 +8,15 @@ use axum::{
         FromRequest, FromRequestParts, Path, Query, Request,
         rejection::{JsonRejection, PathRejection},
     },
-    http::{StatusCode, request::Parts},
+    http::{StatusCode, Uri, request::Parts},
 };
 use dvcr_core::oci::{Digest, RepositoryName, RouteError};
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
-use super::problem::Failure;
+use super::{page, problem::Failure};
 use crate::{
-    http::{App, ServerFacts, error::RequestError, observe::RequestInfo},
+    http::{App, ServerFacts, error::RequestError, observe::RequestInfo, query},
     registry::{
         Principal, Registry,
         glob::{Glob, Globbed},
@@ -60,9 +61,18 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Failure> {
         match Query::try_from_uri(&parts.uri) {
             Ok(Query(parameters)) => Ok(Self(parameters)),
+            Err(_) if has_malformed_limit(&parts.uri) => Err(page::limit_error().into()),
             Err(rejection) => Err(RequestError::Parameter(rejection.body_text()).into()),
         }
     }
+}
+
+/// Whether `limit` is something else than a number, of which the parser's text says less than ours.
+fn has_malformed_limit(uri: &Uri) -> bool {
+    let limits = query::Query::parse(uri.query());
+    limits
+        .all("limit")
+        .any(|limit| limit.parse::<u32>().is_err())
 }
 
 /// A segment of the path, as a text or number.
@@ -83,16 +93,27 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Segment<T> {
 }
 
 /// A JSON body. It has to say that it is JSON: a form of another web page cannot, so it cannot send what a person who is logged in
-/// here, or the machine that this listens on, did not mean.
+/// here, or the machine that this listens on, did not mean. It is an object: serde would take a list for one, by the order of fields,
+/// which is nothing that we promise.
 pub(super) struct Document<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequest<App> for Document<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
-        let read = Json::from_request(request, app);
+        let read = Json::<Box<RawValue>>::from_request(request, app);
         match tokio::time::timeout(app.limits.body_stall, read).await {
-            Ok(Ok(Json(document))) => Ok(Self(document)),
+            Ok(Ok(Json(raw))) if !raw.get().starts_with('{') => Err(RequestError::Document(
+                "the body has to be a JSON object: {...}".to_owned(),
+            )
+            .into()),
+            Ok(Ok(Json(raw))) => match serde_json::from_str(raw.get()) {
+                Ok(document) => Ok(Self(document)),
+                Err(error) => Err(RequestError::Document(format!(
+                    "the body does not say what this needs: {error}"
+                ))
+                .into()),
+            },
             Ok(Err(JsonRejection::MissingJsonContentType(_))) => {
                 Err(RequestError::ContentType.into())
             }

@@ -32,9 +32,7 @@ impl Wanted {
             Some(limit) => usize::try_from(limit)
                 .ok()
                 .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-                .ok_or_else(|| {
-                    RequestError::Parameter(format!("limit is a number from 1 to {LIMIT_MAX}"))
-                })?,
+                .ok_or_else(limit_error)?,
         };
         let after = query.after.as_ref().filter(|after| !after.is_empty());
         let after = after.map(hex::decode).transpose().map_err(|_| cursor())?;
@@ -68,6 +66,11 @@ impl Wanted {
     pub(super) fn after_number(&self) -> Result<Option<u64>, Failure> {
         Ok(self.after_bytes()?.map(u64::from_be_bytes))
     }
+}
+
+/// What any `limit` that is none is told.
+pub(super) fn limit_error() -> RequestError {
+    RequestError::Parameter(format!("limit is a number from 1 to {LIMIT_MAX}"))
 }
 
 fn cursor() -> RequestError {

@@ -105,6 +105,9 @@ async fn every_failure_is_a_problem_document() {
         "{",
         "7",
         "{\"grace_seconds\":-1}",
+        // What serde would take for an object, by the order of fields.
+        "[]",
+        "[0, true]",
         "{\"force\":1}",
         "{\"unknown\":1}",
     ] {
@@ -202,4 +205,25 @@ async fn failures_of_the_client_say_what_to_do() {
     let other = Client::new(&format!("{}/v2", world.url)).unwrap();
     let error = other.gc_status().await.unwrap_err();
     assert!(matches!(error, Error::Answer { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn whatever_is_no_limit_is_told_the_same_sentence() {
+    let world = World::default().await;
+    for (path, limits) in [
+        ("tags?repository=vi/a", ["0", "-1", "x"]),
+        (
+            "repositories?prefix=vi",
+            ["", "1001", "99999999999999999999"],
+        ),
+        ("gc/runs?after=", ["1.5", "+", "1%20"]),
+    ] {
+        for limit in limits {
+            let url = format!("{}/api/v1/{path}&limit={limit}", world.url);
+            let answer = reqwest::get(&url).await.unwrap();
+            let problem: dvcr_openapi::Problem = answer.json().await.unwrap();
+            assert_eq!(problem.status, 400, "{url}");
+            assert_eq!(problem.detail, "limit is a number from 1 to 1000", "{url}");
+        }
+    }
 }
