@@ -8,7 +8,7 @@ use super::{
     expect::equal,
     workflow,
 };
-use crate::support::http::Response;
+use crate::support::http::{Request, Response};
 
 pub const CHECKS: &[Check] = &[
     ("an image needs its blobs", image_needs_blobs),
@@ -18,6 +18,12 @@ pub const CHECKS: &[Check] = &[
         foreign_blob,
     ),
     ("a blob in use cannot be deleted", blob_in_use),
+    (
+        "what a client has already is not sent again, and not said to be empty",
+        not_modified,
+    ),
+    ("two ranges of one chunk are refused", two_ranges),
+    ("what was pushed cannot run in a browser", no_active_content),
     ("the older suite, manifests deleted first", |b| {
         workflow::all(b, workflow::Delete::ManifestsFirst, &[201, 400])
     }),
@@ -25,6 +31,74 @@ pub const CHECKS: &[Check] = &[
         workflow::all(b, workflow::Delete::BlobsFirst, &[201, 400])
     }),
 ];
+
+fn not_modified(b: &Bench) -> Outcome {
+    let repository = b.repository();
+    let mut data = Data::new(b);
+    data.image(json!({}));
+    for (digest, content) in &data.blobs {
+        b.push_blob_as(&repository, digest, content)?;
+    }
+    let (digest, document) = &data.manifests[0];
+    b.push_manifest(&repository, "latest", document, digest)?;
+    let (layer, content) = &data.blobs[0];
+    for (path, digest, len) in [
+        (blob(&repository, layer), layer, content.len()),
+        (
+            manifest(&repository, "latest"),
+            digest,
+            document.bytes.len(),
+        ),
+    ] {
+        let request = || Request::new("HEAD", &path);
+        b.send(request())?.status(&[200])?;
+        for known in [format!("\"{digest}\""), "*".to_owned()] {
+            let response = b.send(request().header("If-None-Match", known))?;
+            let response = response.status(&[304])?;
+            response.header("Content-Length", &len.to_string())?;
+            response.header("ETag", &format!("\"{digest}\""))?;
+        }
+        let request = Request::new("GET", &path).header("If-None-Match", "*");
+        let response = b.send(request)?.status(&[304])?;
+        equal("Content-Length", response.get("Content-Length"), None)?;
+    }
+    Ok(())
+}
+
+fn two_ranges(b: &Bench) -> Outcome {
+    let (session, _) = b.start_upload(&b.repository())?;
+    let request = |ranges: [&str; 2]| {
+        let [one, two] = ranges;
+        Request::new("PATCH", &session)
+            .header("Content-Range", one)
+            .header("Content-Range", two)
+            .octets(b"ab")
+    };
+    for ranges in [["0-1", "5-6"], ["5-6", "0-1"], ["0-1", "0-1"]] {
+        b.send(request(ranges))?.status(&[400])?.errors()?;
+    }
+    // Nothing of it counts.
+    let response = b.chunk("PATCH", &session, 0, b"ab")?.status(&[202])?;
+    response.header("Range", "0-1")
+}
+
+fn no_active_content(b: &Bench) -> Outcome {
+    let repository = b.repository();
+    let layer = b.push_blob(&repository, b"<script>alert(1)</script>")?;
+    let response = b.get(&blob(&repository, &layer))?.status(&[200])?;
+    response.header("X-Content-Type-Options", "nosniff")?;
+    let policy = response.get("Content-Security-Policy").unwrap_or_default();
+    for part in [
+        "default-src 'none'",
+        "sandbox",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    ] {
+        equal(part, policy.split("; ").any(|found| found == part), true)?;
+    }
+    Ok(())
+}
 
 /// The answer says which content is missing.
 fn names_missing(response: Response, digest: &str) -> Outcome {

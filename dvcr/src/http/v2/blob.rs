@@ -13,7 +13,7 @@ use bytes::Bytes;
 use dvcr_core::oci::{Digest, Ranges, RepositoryName, parse_range};
 use futures::{Stream, StreamExt as _, stream};
 
-use super::{Answer, CONTENT_DIGEST, Call, empty, etag, harden, value};
+use super::{Answer, CONTENT_DIGEST, Call, empty, etag, harden, not_modified, value};
 use crate::{
     http::{
         body::{AnswerError, Exact},
@@ -25,7 +25,9 @@ use crate::{
     store::StoreError,
 };
 
-/// `HEAD /v2/NAME/blobs/DIGEST`.
+/// `HEAD /v2/NAME/blobs/DIGEST`. Its length is the blob's also where a `GET` with the same `Accept-Encoding` would send fewer bytes of
+/// zstd: clients ask with HEAD how large a blob is, and RFC 9110, section 9.3.2, would have them told something else. `Vary` says that
+/// a `GET` may differ.
 pub(super) async fn head(call: &Call, repository: &RepositoryName, digest: &Digest) -> Answer {
     let info = call
         .app
@@ -34,7 +36,7 @@ pub(super) async fn head(call: &Call, repository: &RepositoryName, digest: &Dige
         .await?;
     let etag = etag(digest);
     if conditional::none_match(&call.headers, &etag) {
-        return not_modified(digest, &etag);
+        return unchanged(call, digest, &etag, info.len);
     }
     let mut response = empty(StatusCode::OK);
     describe(response.headers_mut(), digest, &etag)?;
@@ -68,7 +70,7 @@ pub(super) async fn get(call: &Call, repository: &RepositoryName, digest: &Diges
     let etag = etag(digest);
     // Before Range: RFC 9110 section 13.2.2 gives the order.
     if conditional::none_match(headers, &etag) {
-        return not_modified(digest, &etag);
+        return unchanged(call, digest, &etag, len);
     }
     let ranges = range
         .filter(|_| conditional::if_range(headers, &etag))
@@ -102,7 +104,7 @@ fn zstd(
 ) -> Answer {
     let etag = format!("\"{digest}-zstd\"");
     if conditional::none_match(&call.headers, &etag) {
-        return not_modified(digest, &etag);
+        return unchanged(call, digest, &etag, stored_len);
     }
     let frames = Exact::new(Box::pin(frames), stored_len);
     let mut response = Response::new(Body::from_stream(frames));
@@ -161,8 +163,9 @@ fn unsatisfiable(digest: &Digest, etag: &str, len: u64) -> Result<ApiError, ApiE
         .with(CONTENT_DIGEST, value(&digest.to_string())?))
 }
 
-fn not_modified(digest: &Digest, etag: &str) -> Answer {
-    let mut response = empty(StatusCode::NOT_MODIFIED);
+/// `len` is that of the answer that the client has already.
+fn unchanged(call: &Call, digest: &Digest, etag: &str, len: u64) -> Answer {
+    let mut response = not_modified(&call.method, len);
     describe(response.headers_mut(), digest, etag)?;
     response.headers_mut().remove(header::CONTENT_TYPE);
     Ok(response)

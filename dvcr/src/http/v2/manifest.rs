@@ -9,7 +9,9 @@ use axum::{
 };
 use dvcr_core::oci::{Reference, RepositoryName, Tag};
 
-use super::{Answer, CONTENT_DIGEST, Call, OCI_SUBJECT, OCI_TAG, empty, etag, harden, value};
+use super::{
+    Answer, CONTENT_DIGEST, Call, OCI_SUBJECT, OCI_TAG, empty, etag, harden, not_modified, value,
+};
 use crate::http::{
     conditional,
     error::{ApiError, RequestError},
@@ -33,7 +35,7 @@ pub(super) async fn get(call: &Call, repository: &RepositoryName, reference: &Re
     let etag = etag(&digest);
     let len = manifest.bytes.len() as u64;
     let mut response = if conditional::none_match(&call.headers, &etag) {
-        empty(StatusCode::NOT_MODIFIED)
+        not_modified(&call.method, len)
     } else {
         let body = if call.method == Method::HEAD {
             Body::empty()

@@ -126,10 +126,15 @@ fn digest(call: &Call, parameter: &'static str) -> Result<Option<Digest>, Reques
 
 /// The range that a chunk says it covers, which must agree with its length where that is announced.
 fn chunk_range(call: &Call) -> Result<Option<(u64, u64)>, RequestError> {
-    let Some(range) = call.headers.get(header::CONTENT_RANGE) else {
+    // Several fields are a list, as which they are malformed: which of them counts is not for the server to guess.
+    let fields = call.headers.get_all(header::CONTENT_RANGE).iter();
+    let fields: Vec<_> = fields
+        .map(|field| String::from_utf8_lossy(field.as_bytes()))
+        .collect();
+    if fields.is_empty() {
         return Ok(None);
-    };
-    let text = String::from_utf8_lossy(range.as_bytes());
+    }
+    let text = fields.join(", ");
     let malformed = || RequestError::ContentRange(text.chars().take(100).collect());
     let (first, last) = parse_content_range(&text).ok_or_else(malformed)?;
     let covered = last
