@@ -596,7 +596,7 @@ mod tests {
             for verify in [false, true] {
                 let store = store().await;
                 let mut ingest = match verify {
-                    true => Ingest::verify(Arc::clone(&store), Algorithm::Sha256),
+                    true => Ingest::verify(Arc::clone(&store), Algorithm::Sha256, None),
                     false => ingest(&store),
                 };
                 let mut at = 0;
