@@ -9,7 +9,7 @@ use dvcr_openapi::{RetentionItem, RetentionPlanRequest, RetentionRules, all};
 use super::{ServerArgs, repository, table};
 use crate::{
     registry::{glob::RepositoryGlob, retention::RetentionSet},
-    settings::toml_fault,
+    settings::read_toml,
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -94,11 +94,12 @@ fn read(path: &std::path::Path) -> anyhow::Result<RetentionRules> {
     if text.len() as u64 > FILE_BYTES_MAX {
         bail!("{} is longer than {FILE_BYTES_MAX} bytes", path.display());
     }
-    let fault = |error| anyhow::Error::msg(toml_fault(&text, &error));
-    let rules: RetentionRules = toml::from_str(&text).map_err(fault).with_context(context)?;
-    // The server would refuse them, but knows no line.
-    toml::from_str::<RetentionSet>(&text)
-        .map_err(fault)
+    // The server would refuse them as well, but knows no line.
+    read_toml::<RetentionSet>(&text)
+        .map_err(anyhow::Error::msg)
+        .with_context(context)?;
+    let rules: RetentionRules = read_toml(&text)
+        .map_err(anyhow::Error::msg)
         .with_context(context)?;
     if rules == RetentionRules::default() {
         bail!(

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use super::{Settings, SettingsError};
 use crate::registry::{glob::RepositoryGlob, policy::SparseRule};
 
@@ -89,25 +91,35 @@ fn read(path: &Path) -> Result<Settings, SettingsError> {
     if len as u64 > FILE_BYTES_MAX {
         return Err(SettingsError::TooLong(path.to_owned()));
     }
-    toml::from_str(&text).map_err(|error| SettingsError::File {
+    read_toml(&text).map_err(|message| SettingsError::File {
         path: path.to_owned(),
-        message: toml_fault(&text, &error),
+        message,
     })
 }
 
-/// What is wrong with a TOML document, and where. Without the line itself, as the error would show it: the wrong file may have been
-/// named, and its line a secret.
-pub(crate) fn toml_fault(text: &str, error: &toml::de::Error) -> String {
-    let message = error.message().replace('\n', ", ");
-    let before = error.span().and_then(|span| text.get(..span.start));
-    match before {
-        Some(before) => {
-            let line = before.matches('\n').count() + 1;
-            let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-            format!("line {line}, column {column}: {message}")
+/// Reads a TOML document, or says which key is wrong and where. Without the line itself, as the error would show it: the wrong file may
+/// have been named, and its line a secret.
+pub(crate) fn read_toml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let fault = |path: &str, error: &toml::de::Error| {
+        let mut fault = error.message().replace('\n', ", ");
+        if !path.is_empty() {
+            fault = format!("{path}: {fault}");
         }
-        None => message,
-    }
+        let before = error.span().and_then(|span| text.get(..span.start));
+        match before {
+            Some(before) => {
+                let line = before.matches('\n').count() + 1;
+                let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+                format!("line {line}, column {column}: {fault}")
+            }
+            None => fault,
+        }
+    };
+    let parsed = toml::Deserializer::parse(text).map_err(|error| fault("", &error))?;
+    serde_path_to_error::deserialize(parsed).map_err(|error| {
+        let path = error.path().to_string();
+        fault(path.trim_matches('.'), error.inner())
+    })
 }
 
 impl Settings {

@@ -23,7 +23,7 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use self::error::Faults;
-pub(crate) use self::layers::toml_fault;
+pub(crate) use self::layers::read_toml;
 pub use self::{
     error::SettingsError,
     layers::{KEYS, load, variable},

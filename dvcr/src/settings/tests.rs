@@ -185,8 +185,11 @@ fn a_wrong_file_is_not_repeated() {
             "{refused}"
         );
     }
-    let refused = message(load_layers(Some("# é\n  drain = [ 5s ]\n"), &[], &[]));
-    assert!(refused.contains(": line 2, column 13: "), "{refused}");
+    let refused = message(load_layers(Some("# é\n  drain = [5, 6]\n"), &[], &[]));
+    assert!(
+        refused.contains(": line 2, column 11: drain: "),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -264,7 +267,10 @@ fn rules_whose_globs_can_fit_nothing_are_refused() {
         let by_file = message(load_layers(Some(rule), &[], &[]));
         assert!(by_file.contains(culprit), "{by_file}");
         let line = format!("line {}", rule.lines().count());
-        assert!(by_file.contains(&line), "{by_file}");
+        assert!(
+            by_file.contains(&line) && by_file.contains(part),
+            "{by_file}"
+        );
         let (key, rest) = rule.trim_start_matches('[').split_once("]]").unwrap();
         if key == "sparse" {
             // A variable has one for all repositories.
