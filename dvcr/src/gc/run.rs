@@ -301,20 +301,28 @@ impl GarbageCollector {
             Err(_) => _ = self.stats.failures.fetch_add(1, Relaxed),
         }
 
-        let (run, remember) = self.end(run, &result);
+        let run = self.ended(run, &result);
+        let last = self.runs.lock().last_remembered.clone();
+        let remember = worth_remembering(&run, last.as_ref());
         if remember && let Err(error) = self.remember(&run).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "remember what a collection did"
             );
         }
+        // Not before: whoever sees that it is over finds it in the history.
+        let mut state = self.runs.lock();
+        state.current = None;
+        if remember {
+            state.last_remembered = Some(run.clone());
+        }
+        state.last = Some(run);
         result
     }
 
-    /// Notes that a collection is over. Returns it, and whether it is worth remembering.
-    fn end(&self, run: Run, result: &Result<Collected, StoreError>) -> (Run, bool) {
-        let mut state = self.runs.lock();
-        let mut run = state.current.take().unwrap_or(run);
+    /// A collection as it is when it is over.
+    fn ended(&self, run: Run, result: &Result<Collected, StoreError>) -> Run {
+        let mut run = self.runs.lock().current.clone().unwrap_or(run);
         run.finished_ms = Some(self.clock.now_ms());
         match result {
             Ok(collected) => {
@@ -334,12 +342,7 @@ impl GarbageCollector {
                 );
             }
         }
-        let remember = worth_remembering(&run, state.last_remembered.as_ref());
-        if remember {
-            state.last_remembered = Some(run.clone());
-        }
-        state.last = Some(run.clone());
-        (run, remember)
+        run
     }
 
     async fn collect_now(&self, options: RunOptions) -> Result<Collected, StoreError> {
