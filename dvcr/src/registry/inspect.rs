@@ -194,16 +194,14 @@ impl Registry {
             let config = manifest.config.iter().map(|d| (Role::Config, d));
             let layers = manifest.layers.iter().map(|d| (Role::Layer, d));
             let manifests = manifest.children.iter().map(|d| (Role::Manifest, d));
-            let all: Vec<_> = config.chain(layers).chain(manifests).collect();
-            let keys: Vec<_> = all
-                .iter()
-                .map(|(role, child)| match role {
+            let all = config.chain(layers).chain(manifests);
+            for (role, child) in all {
+                let key = match role {
                     Role::Manifest => key::manifest(repository, &child.digest),
                     Role::Config | Role::Layer => key::hold(repository, &child.digest),
-                })
-                .collect();
-            let rows = inner.meta.get(&keys).await?;
-            for ((role, child), row) in all.into_iter().zip(rows) {
+                };
+                // One at a time: the row of a manifest has up to 8 MiB.
+                let row = inner.get(&key).await?;
                 children.push(Child {
                     role,
                     digest: child.digest,
