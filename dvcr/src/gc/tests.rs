@@ -128,8 +128,7 @@ async fn a_blob_that_was_asked_for_outlives_the_manifest_that_kept_it() {
     world.delete_manifest("a", old).await;
     let Collected { reviewed, .. } = world.collect_after(0).await;
     assert_eq!(reviewed.removed, 0);
-    let layer = Digest::sha256(&data);
-    world.put("a", &image(&[layer, layer])).await;
+    world.put("a", &image(&[&data, &data])).await;
     world.collect_after(5).await;
     world.pull("a", &data).await.unwrap();
 }

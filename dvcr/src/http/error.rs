@@ -308,6 +308,7 @@ impl Answer {
             }
             E::ManifestInvalid(_) => Self::new(S::BAD_REQUEST, ErrorCode::ManifestInvalid, error),
             E::DigestMismatch { .. } => Self::new(S::BAD_REQUEST, ErrorCode::DigestInvalid, error),
+            E::SizeMismatch { .. } => Self::new(S::BAD_REQUEST, ErrorCode::SizeInvalid, error),
             E::UploadUnknown => Self::new(S::NOT_FOUND, ErrorCode::BlobUploadUnknown, error),
             E::RangeMismatch { .. } => Self::new(
                 S::RANGE_NOT_SATISFIABLE,

@@ -115,7 +115,7 @@ impl Machine {
     async fn push_manifest(
         &mut self,
         tag: &str,
-        layers: &[Digest],
+        layers: &[&Bytes],
     ) -> Result<Digest, RegistryError> {
         self.push_blob(&Bytes::from_static(b"{}")).await?;
         let manifest = image(layers);
@@ -212,21 +212,18 @@ impl Machine {
     async fn work(&mut self, seed: u64) -> Result<(), RegistryError> {
         let base = disk(seed, 700_000);
         let first = self.push_blob(&base).await?;
-        self.push_manifest("v1", &[first]).await?;
+        self.push_manifest("v1", &[&base]).await?;
         let mut patched = base.to_vec();
         patched[300_000..300_100].fill(7);
         let patched = Bytes::from(patched);
         let id = self.append(None, &patched, 1000).await?;
         self.append(Some(id), &patched, 400_000).await?;
-        let small = self
-            .push_blob(&Bytes::from(format!("small {seed}")))
-            .await?;
+        let small = Bytes::from(format!("small {seed}"));
+        self.push_blob(&small).await?;
         self.append(Some(id), &patched, 650_000).await?;
         self.finish(id).await?;
-        let old = self
-            .push_manifest("v2", &[Digest::sha256(&patched), small])
-            .await?;
-        self.push_manifest("v2", &[small]).await?;
+        let old = self.push_manifest("v2", &[&patched, &small]).await?;
+        self.push_manifest("v2", &[&small]).await?;
         self.delete_manifest(old).await?;
         let mounted = self
             .registry
@@ -238,8 +235,8 @@ impl Machine {
         self.collect().await?;
         // Some of it lies in the pack that is emptied.
         let mixed: Bytes = [&patched[..], &disk(seed + 2, 100_000)].concat().into();
-        let mixed_blob = self.push_blob(&mixed).await?;
-        let doomed = self.push_manifest("v3", &[mixed_blob]).await?;
+        self.push_blob(&mixed).await?;
+        let doomed = self.push_manifest("v3", &[&mixed]).await?;
         self.append(Some(unfinished), &disk(seed + 1, 200_000), 190_000)
             .await?;
         self.delete_manifest(doomed).await?;

@@ -19,6 +19,18 @@ pub enum RegistryError {
     /// A manifest names a blob or child manifest that this repository does not hold.
     #[error("manifest refers to {0}, which this repository does not hold; push it first")]
     ManifestBlobUnknown(Digest),
+    /// A manifest names a blob with another size than it has.
+    #[error(
+        "manifest says that {digest} has {said} bytes, but it has {len}; push the manifest with that size"
+    )]
+    SizeMismatch {
+        /// The blob.
+        digest: Digest,
+        /// What the manifest says.
+        said: u64,
+        /// What is stored.
+        len: u64,
+    },
     /// The manifest cannot be accepted.
     #[error(transparent)]
     ManifestInvalid(#[from] ManifestError),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::meta::{
     Check, Txn, key,
-    record::{self, ManifestRecord, Record as _, TagRecord},
+    record::{self, BlobRecord, ManifestRecord, Record as _, TagRecord},
 };
 
 /// A manifest as it was pushed.
@@ -165,23 +165,22 @@ impl Inner {
         let sparse = sparse_of(&self.options.sparse, repository);
 
         // Children: each is there, and stays there, because this transaction checks it and adds the edge.
-        let blobs = manifest
-            .blobs()
-            .map(|d| (d, key::hold(repository, &d.digest), sparse == Sparse::All));
-        let children = manifest.children.iter();
-        let children = children.map(|d| {
-            (
-                d,
-                key::manifest(repository, &d.digest),
-                sparse != Sparse::None,
-            )
+        let blobs = manifest.blobs().map(|d| {
+            let keys = vec![key::hold(repository, &d.digest), key::blob(&d.digest)];
+            (d, keys, sparse == Sparse::All)
         });
-        let children: Vec<(&Descriptor, _, bool)> = blobs.chain(children).collect();
-        let keys: Vec<_> = children.iter().map(|(_, key, _)| key.clone()).collect();
-        let present = self.meta.get(&keys).await?;
-        for ((child, child_key, may_be_missing), row) in children.into_iter().zip(present) {
-            if row.is_some() {
-                txn.checks.push(Check::Present(child_key));
+        let children = manifest.children.iter().map(|d| {
+            let keys = vec![key::manifest(repository, &d.digest)];
+            (d, keys, sparse != Sparse::None)
+        });
+        for (child, mut keys, may_be_missing) in blobs.chain(children) {
+            // One at a time: the row of a manifest has up to 8 MiB.
+            let mut rows = self.meta.get(&keys).await?.into_iter();
+            if rows.next().flatten().is_some() {
+                if let Some(blob) = rows.next().flatten() {
+                    check_size(child, &BlobRecord::decode(&keys[1], &blob)?)?;
+                }
+                txn.checks.push(Check::Present(keys.swap_remove(0)));
             } else if !may_be_missing {
                 return Err(RegistryError::ManifestBlobUnknown(child.digest));
             }
@@ -281,6 +280,18 @@ impl Inner {
             Err(RegistryError::InUse(*digest))
         }
     }
+}
+
+/// Clients compare what they pull with the size that the manifest says, so with another one nobody could pull it.
+fn check_size(descriptor: &Descriptor, blob: &BlobRecord) -> Result<(), RegistryError> {
+    if descriptor.size == blob.len {
+        return Ok(());
+    }
+    Err(RegistryError::SizeMismatch {
+        digest: descriptor.digest,
+        said: descriptor.size,
+        len: blob.len,
+    })
 }
 
 /// How a manifest appears in the list of its subject's referrers (OCI distribution spec, "Listing Referrers").

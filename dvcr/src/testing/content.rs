@@ -83,10 +83,13 @@ pub(crate) fn about(subject: Digest, number: u32) -> Bytes {
 }
 
 /// An image with the config `{}` and these layers.
-pub(crate) fn image(layers: &[Digest]) -> Bytes {
+pub(crate) fn image(layers: &[&Bytes]) -> Bytes {
     let layers: Vec<_> = layers
         .iter()
-        .map(|digest| format!(r#"{{"mediaType":"a/b","digest":"{digest}","size":1}}"#))
+        .map(|layer| {
+            let (digest, size) = (Digest::sha256(layer), layer.len());
+            format!(r#"{{"mediaType":"a/b","digest":"{digest}","size":{size}}}"#)
+        })
         .collect();
     Bytes::from(format!(
         r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":2}},"layers":[{}]}}"#,

@@ -149,7 +149,7 @@ impl World {
     /// Pushes an image with this layer; returns the manifest's digest.
     pub(crate) async fn push(&self, target: &str, layer: &Bytes) -> Digest {
         let repository = target.split([':', '@']).next().unwrap();
-        let layer = self.push_blob(repository, layer).await;
+        self.push_blob(repository, layer).await;
         self.push_config(repository).await;
         self.put(target, &image(&[layer])).await
     }

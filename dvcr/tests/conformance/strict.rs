@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     bench::{Bench, Check, Outcome, blob, manifest},
-    data::{Data, IMAGE, digest_of},
+    data::{Data, Document, IMAGE, digest_of},
     expect::equal,
     workflow,
 };
@@ -16,6 +16,10 @@ pub const CHECKS: &[Check] = &[
     (
         "a blob of another repository is no blob of this one",
         foreign_blob,
+    ),
+    (
+        "an image that says another size than its blob has cannot be pulled, nor pushed",
+        wrong_size,
     ),
     ("a blob in use cannot be deleted", blob_in_use),
     (
@@ -31,6 +35,37 @@ pub const CHECKS: &[Check] = &[
         workflow::all(b, workflow::Delete::BlobsFirst, &[201, 400])
     }),
 ];
+
+fn wrong_size(b: &Bench) -> Outcome {
+    let repository = b.repository();
+    let config = json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": b.push_blob(&repository, b"{}")?, "size": 2 });
+    let layer = json!({ "mediaType": "application/octet-stream", "digest": b.push_blob(&repository, b"abc")?, "size": 3 });
+    let path = manifest(&repository, "latest");
+    let put = |config_size: u64, layer_size: u64| {
+        let (mut config, mut layer) = (config.clone(), layer.clone());
+        config["size"] = config_size.into();
+        layer["size"] = layer_size.into();
+        let document =
+            json!({ "schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": [layer] });
+        b.put_manifest(
+            &path,
+            &Document {
+                media_type: IMAGE,
+                bytes: document.to_string().into(),
+                subject: None,
+            },
+        )
+    };
+    for (config_size, layer_size, wrong) in [(99_999, 3, &config), (2, 0, &layer), (2, 4, &layer)] {
+        let response = put(config_size, layer_size)?.status(&[400])?;
+        let error = &response.json()?["errors"][0];
+        equal("code", &error["code"], &json!("SIZE_INVALID"))?;
+        let message = error["message"].as_str().unwrap_or_default();
+        equal("it is named", message.contains(&digest_of(wrong)), true)?;
+    }
+    b.is_absent(&path)?;
+    put(2, 3)?.status(&[201]).map(drop)
+}
 
 fn not_modified(b: &Bench) -> Outcome {
     let repository = b.repository();

@@ -122,7 +122,8 @@ impl Client {
         let mut layers = Vec::new();
         for _ in 0..=self.dice.below(2) {
             let data = self.disk();
-            layers.push(self.push_blob(server, data).await?);
+            self.push_blob(server, data).await?;
+            layers.push(data);
         }
         self.push_blob(server, &Bytes::from_static(b"{}")).await?;
         self.put(server, image(&layers), None).await

@@ -88,10 +88,10 @@ impl Keeper {
 
     async fn image(&mut self, server: &Server) -> Result<Bytes, RegistryError> {
         let data = self.client.disk();
-        let layer = self.client.push_blob(server, data).await?;
+        self.client.push_blob(server, data).await?;
         let config = Bytes::from_static(b"{}");
         self.client.push_blob(server, &config).await?;
-        Ok(image(&[layer]))
+        Ok(image(&[data]))
     }
 
     async fn push(&mut self, server: &Server) -> Result<(), RegistryError> {
@@ -104,7 +104,7 @@ impl Keeper {
         let mut children = Vec::new();
         for _ in 0..2 {
             let data = self.client.disk();
-            let manifest = image(&[Digest::sha256(data)]);
+            let manifest = image(&[data]);
             let reference = Reference::Digest(Digest::sha256(&manifest));
             let repository = name(REPOSITORY);
             let found = server

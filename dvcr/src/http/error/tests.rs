@@ -90,6 +90,15 @@ fn every_failure_of_a_use_case_has_a_row() {
         413,
         "SIZE_INVALID",
     );
+    check(
+        E::SizeMismatch {
+            digest,
+            said: 99_999,
+            len: 2,
+        },
+        400,
+        "SIZE_INVALID",
+    );
     let answer = check(
         E::TooMany {
             what: "uploads",
