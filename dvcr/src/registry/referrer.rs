@@ -49,9 +49,10 @@ impl Registry {
         };
         let mut pages = inner.pages(range, rows_at_once);
         let (mut rows_found, mut bytes_found) = (0, 0);
-        // The page ends at one of these rows or before, so what lies behind them is not missed.
+        // The page ends before the last of these rows, so what lies behind them is not missed: it has up to `n` items, and of those
+        // that are longer than a page together no more than one. That takes two rows.
         while rows_found <= n
-            && bytes_found <= PAGE_TEXT_BYTES_MAX
+            && (rows_found < 2 || bytes_found <= PAGE_TEXT_BYTES_MAX)
             && let Some(rows) = pages.next().await?
         {
             for (key, value) in rows {

@@ -479,7 +479,13 @@ async fn a_damaged_row_of_a_chunk_is_an_error_and_no_panic() {
 
 #[tokio::test]
 async fn long_texts_of_clients_end_a_page_and_nothing_is_left_out() {
-    const LONG: usize = 1_500_000;
+    // Several to a page, and each more than a page.
+    for len in [1_500_000, 5_000_000] {
+        check_long_texts(len).await;
+    }
+}
+
+async fn check_long_texts(len: usize) {
     let world = World::new().await;
     world.push_config("a").await;
     let subject = Digest::sha256(b"it need not exist");
@@ -487,7 +493,7 @@ async fn long_texts_of_clients_end_a_page_and_nothing_is_left_out() {
     for at in 0..9 {
         let mut referrer: serde_json::Value = serde_json::from_slice(&about(subject, at)).unwrap();
         if at % 2 == 0 {
-            referrer["artifactType"] = "x".repeat(LONG).into();
+            referrer["artifactType"] = "x".repeat(len).into();
         }
         let referrer = referrer.to_string().into();
         all.push(world.put(&format!("a:t{at}"), &referrer).await);
@@ -518,14 +524,13 @@ async fn long_texts_of_clients_end_a_page_and_nothing_is_left_out() {
         }
     }
     assert_eq!(found, all);
-    // Two long ones go into a page.
-    assert_eq!(pages, 3);
+    assert!(pages >= 3, "{pages}");
 
     let page = registry
         .tag_list(&WHO, &repository, None, 1_000)
         .await
         .unwrap();
-    assert!(page.more && page.items.len() >= 3);
+    assert!(page.more && page.items.len() < manifests.len());
     let (mut found, mut last) = (BTreeSet::new(), None);
     loop {
         let page = registry
