@@ -200,12 +200,12 @@ impl Store {
         }
     }
 
-    /// The rows of those chunks that (still) lie here, with their values.
+    /// The rows of those chunks that (still) lie here, with their values, by chunk and offset: a pack may have two records of a chunk.
     async fn rows_here(
         &self,
         pack: PackId,
         entries: &[Entry],
-    ) -> Result<HashMap<ChunkId, (Key, Bytes)>, StoreError> {
+    ) -> Result<HashMap<(ChunkId, u32), (Key, Bytes)>, StoreError> {
         let chunks: Vec<(ChunkId, Key, u32)> = entries
             .iter()
             .filter_map(|entry| match entry.header.id() {
@@ -220,7 +220,7 @@ impl Store {
             let Some(row) = row else { continue };
             let at = ChunkRecord::decode(&key, &row)?;
             if at.pack == pack && at.offset == offset {
-                here.insert(id, (key, row));
+                here.insert((id, offset), (key, row));
             }
         }
         Ok(here)
@@ -229,11 +229,11 @@ impl Store {
     /// Reads and checks the records that are to be moved.
     async fn load(&self, pack: PackId, entries: &[Entry]) -> Result<Loaded, StoreError> {
         let here = self.rows_here(pack, entries).await?;
-        // A chunk whose row leads elsewhere was stored anew meanwhile.
+        // A chunk whose row leads elsewhere was stored anew meanwhile, or lies here twice.
         let wanted: Vec<Entry> = entries
             .iter()
             .filter(|entry| match entry.header.id() {
-                RecordId::Chunk(id) => here.contains_key(&id),
+                RecordId::Chunk(id) => here.contains_key(&(id, entry.offset)),
                 _ => true,
             })
             .copied()
@@ -257,7 +257,7 @@ impl Store {
             match (record, entry.header.id()) {
                 (Ok(record), _) => loaded.good.push(record),
                 (Err(what), RecordId::Chunk(id)) => {
-                    let (_, row) = &here[&id];
+                    let (_, row) = &here[&(id, entry.offset)];
                     let at = ChunkRecord::decode(&key::chunk(&id), row)?;
                     self.mark_chunk(&id, &at, &what).await?;
                     loaded.damaged += 1;
@@ -378,4 +378,60 @@ fn checked(
     Record::new(header.id(), header.codec(), header.raw_len(), vec![payload])
         .map(Some)
         .map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backend::PackBackend as _,
+        meta::MetaStore as _,
+        store::Expected,
+        store::pack::{Codec, PackBuilder, PackHeader, RECORD_HEADER_LEN},
+        testing::World,
+    };
+
+    #[tokio::test]
+    async fn a_bad_record_says_nothing_of_the_same_chunk_elsewhere_in_the_pack() {
+        let world = World::new().await;
+        let data = Bytes::from_static(b"a chunk that lies there twice");
+        let id = ChunkId::of(&data);
+        let pack = PackId(900);
+        let (mut slices, mut entries) = (Vec::new(), Vec::new());
+        let mut builder = PackBuilder::new(PackHeader { pack, nonce: 1 }, &mut slices);
+        for _ in 0..2 {
+            let chunk = RecordId::Chunk(id);
+            let record = Record::new(chunk, Codec::Raw, data.len(), vec![data.clone()]).unwrap();
+            entries.push(builder.push(record, &mut slices).unwrap());
+        }
+        slices.push(builder.footer());
+        world.packs.create(pack).unwrap();
+        world.packs.append(pack, 0, &slices).unwrap();
+        let bytes = world.packs.len(pack).unwrap();
+        world.packs.seal(pack, bytes).unwrap();
+        let [bad, good] = entries[..] else {
+            panic!("two records");
+        };
+        let row = PackRecord {
+            state: PackState::Sealed,
+            bytes,
+            entries: 2,
+        };
+        let txn = Txn {
+            puts: vec![
+                (key::pack(pack), row.encode()),
+                (key::chunk(&id), Expected::listed(pack, &good).at.encode()),
+            ],
+            ..Txn::default()
+        };
+        let _unconditional = world.meta.commit(txn).await.unwrap();
+        let at = u64::from(bad.offset) + RECORD_HEADER_LEN as u64;
+        world.script.flip(pack, at, 1);
+        let store = world.registry.store();
+        assert!(store.condemn(&[pack]).await.unwrap());
+        let contents = store.listed(pack).await.unwrap();
+        let emptied = store.empty(pack, &contents, |_| true).await.unwrap();
+        assert_eq!((emptied.damaged, emptied.freed_bytes), (0, bytes));
+        assert_eq!(store.damaged().counts(), (0, 0));
+    }
 }
