@@ -9,9 +9,10 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -54,7 +55,8 @@ pub(crate) struct OpenPack {
     pub(crate) id: PackId,
     /// Bytes that the backend has. Chunks are offered to others from before they are among these.
     appended: watch::Sender<u64>,
-    poisoned: AtomicBool,
+    /// How a write or a sync failed, if one did.
+    failed: OnceLock<io::ErrorKind>,
     /// How far the pack is durable, bytes. Held across the fdatasync, so that those who wait share it.
     durable: AsyncMutex<u64>,
     /// What was handed to the backend, in order; ahead of `appended` while a batch is being written.
@@ -68,17 +70,23 @@ impl OpenPack {
 
     /// From now on nothing is appended, and nothing is acknowledged that is not durable yet. Whoever waits for bytes learns that
     /// they do not come.
-    fn fail(&self) {
-        self.poisoned.store(true, Relaxed);
+    fn fail(&self, error: &io::Error) {
+        // The first failure is the cause of others.
+        let _ = self.failed.set(error.kind());
         self.appended.send_modify(|_| {});
     }
 
+    fn is_poisoned(&self) -> bool {
+        self.failed.get().is_some()
+    }
+
+    /// What others learn of the failure; that the device was full is told as that.
     fn poisoned_error(&self) -> StoreError {
+        let kind = self.failed.get().copied().unwrap_or(io::ErrorKind::Other);
+        let what = "an earlier write to this pack failed; nothing more is written to it";
         StoreError::io(
             format!("write pack {}", self.id),
-            std::io::Error::other(
-                "an earlier write to this pack failed; nothing more is written to it",
-            ),
+            io::Error::new(kind, what),
         )
     }
 }
@@ -232,7 +240,7 @@ impl Lanes {
 
     /// Whether something new may refer to a chunk there.
     fn is_usable(&self, placed: &Placed) -> bool {
-        !placed.pack.poisoned.load(Relaxed) && !self.condemned.contains(placed.pack.id)
+        !placed.pack.is_poisoned() && !self.condemned.contains(placed.pack.id)
     }
 
     /// Bytes of the packs that are being written.
@@ -273,16 +281,13 @@ impl Lanes {
         if self.meta.commit(txn).await? != Commit::Done {
             return Err(StoreError::io(
                 format!("create pack {id}"),
-                std::io::Error::other("its number is taken"),
+                io::Error::other("its number is taken"),
             ));
         }
         let mut slices = Vec::with_capacity(1);
         let mut nonce = [0; 8];
         random::fill(&mut nonce).map_err(|e| {
-            StoreError::io(
-                format!("create pack {id}"),
-                std::io::Error::other(e.to_string()),
-            )
+            StoreError::io(format!("create pack {id}"), io::Error::other(e.to_string()))
         })?;
         let builder = PackBuilder::new(
             PackHeader {
@@ -307,7 +312,7 @@ impl Lanes {
         Ok(Arc::new(OpenPack {
             id,
             appended: watch::Sender::new(builder.len()),
-            poisoned: AtomicBool::new(false),
+            failed: OnceLock::new(),
             durable: AsyncMutex::new(0),
             builder: Mutex::new(builder),
         }))
@@ -342,7 +347,7 @@ impl Lanes {
     async fn seal_now(&self, pack: &Arc<OpenPack>) -> Result<(), StoreError> {
         let id = pack.id;
         let mut durable = pack.durable.lock().await;
-        let poisoned = pack.poisoned.load(Relaxed);
+        let poisoned = pack.is_poisoned();
         let (end, count, footer) = {
             let mut builder = pack.builder();
             // A poisoned pack ends where it was last known to be good, and gets no footer: it takes no more writes.
@@ -365,7 +370,7 @@ impl Lanes {
                 match backend.append(id, end, &[footer]) {
                     Ok(()) => len += footer_len,
                     // The records say the same.
-                    Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {}
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -376,7 +381,7 @@ impl Lanes {
             Ok(len) => len,
             Err(error) => {
                 // Before anybody else may ask for a sync: the system tells of what it could not write once.
-                pack.fail();
+                pack.fail(&error);
                 drop(durable);
                 self.poison(pack).await;
                 return Err(StoreError::io(format!("seal pack {id}"), error));
@@ -398,9 +403,8 @@ impl Lanes {
         Ok(())
     }
 
-    /// Takes the pack out of use; what was durable stays readable.
+    /// Takes the pack out of use, which failed; what was durable stays readable.
     async fn poison(&self, pack: &Arc<OpenPack>) {
-        pack.fail();
         self.stats.poisoned_packs.fetch_add(1, Relaxed);
         let durable = *pack.durable.lock().await;
         self.pending
@@ -415,7 +419,7 @@ impl Lanes {
         end: u64,
     ) -> Result<(), StoreError> {
         // A chunk that another upload offers may still be on its way to the backend.
-        let is_there = |appended: &u64| *appended >= end || pack.poisoned.load(Relaxed);
+        let is_there = |appended: &u64| *appended >= end || pack.is_poisoned();
         let mut appended = pack.appended.subscribe();
         // Nobody drops the sender while we hold the pack.
         let _ = appended.wait_for(is_there).await;
@@ -423,7 +427,7 @@ impl Lanes {
         if *durable >= end {
             return Ok(());
         }
-        if pack.poisoned.load(Relaxed) {
+        if pack.is_poisoned() {
             return Err(pack.poisoned_error());
         }
         let appended = *pack.appended.borrow();
@@ -439,7 +443,7 @@ impl Lanes {
             }
             Err(error) => {
                 // Before whoever waits for the same asks again, and is told that all is well.
-                pack.fail();
+                pack.fail(&error);
                 drop(durable);
                 self.poison(pack).await;
                 Err(StoreError::io(format!("make pack {id} durable"), error))
@@ -470,7 +474,7 @@ impl LaneTicket {
         let mut open = lanes.lanes[self.lane].open.lock().await;
         let is_over = |pack: &OpenPack| {
             let builder = pack.builder();
-            pack.poisoned.load(Relaxed) || builder.is_full() || !builder.takes(&records)
+            pack.is_poisoned() || builder.is_full() || !builder.takes(&records)
         };
         if let Some(pack) = open.take_if(|pack| is_over(pack)) {
             drop(lanes.seal(pack));
@@ -494,7 +498,7 @@ impl LaneTicket {
             let mut builder = pack.builder();
             // Before anything is offered to others: they would wait for what is never appended.
             if !builder.takes(&records) {
-                let error = std::io::Error::other("more records at once than a pack takes");
+                let error = io::Error::other("more records at once than a pack takes");
                 return Err(StoreError::io("lay out records".into(), error));
             }
             for record in records {
@@ -541,7 +545,7 @@ impl LaneTicket {
         let id = pack.id;
         let result = blocking::run(move || backend.append(id, begin, &slices)).await;
         if let Err(error) = result {
-            pack.fail();
+            pack.fail(&error);
             lanes.pending.remove(&mine);
             lanes.poison(&pack).await;
             if let Some(pack) = open.take() {
@@ -615,7 +619,7 @@ mod tests {
             let ticket = lanes.ticket();
             let placed = append(&ticket, b"a chunk").await.unwrap();
             // A sweep seals what is open, and that fails. The next sync would succeed.
-            script.fail_next(op, None, std::io::ErrorKind::Other);
+            script.fail_next(op, None, io::ErrorKind::Other);
             assert!(lanes.close().await.is_err(), "{op:?}");
             let durable = lanes.make_durable(&placed.pack, placed.end()).await;
             assert!(durable.is_err(), "{op:?}");
@@ -670,7 +674,8 @@ mod tests {
         // Somebody found the chunk among the pending ones before it was handed to the backend.
         let mut waits = Box::pin(lanes.make_durable(&pack, there + 1));
         assert!(waits.as_mut().now_or_never().is_none());
-        pack.fail();
-        assert!(waits.await.is_err(), "the write failed");
+        // Why it does not come is why it was not written: a full device is one that may have room again.
+        pack.fail(&io::ErrorKind::StorageFull.into());
+        assert!(matches!(waits.await, Err(StoreError::Full)));
     }
 }
