@@ -56,10 +56,10 @@ pub enum Located {
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// The image is broken or refused, or its source failed.
-    #[error(transparent)]
+    #[error("{0}")]
     Format(#[from] FormatError),
     /// What it is wrapped in is broken or refused, or the source failed.
-    #[error(transparent)]
+    #[error("{0}")]
     Wrapping(#[from] WrappingError),
     /// The temporary file cannot be written.
     #[error("write the image to a temporary file")]

@@ -20,7 +20,12 @@ pub(crate) fn report(error: &anyhow::Error, kept: bool) -> ExitCode {
     let code = code(error);
     eprintln!("dvcr-importer: {}", in_one_line(error.as_ref()));
     match (code, kept) {
-        (1, _) => {}
+        (1, false) => {}
+        (1, true) => {
+            eprintln!(
+                "dvcr-importer: what was received is kept: run the same command again when that is mended"
+            );
+        }
         (_, true) => {
             eprintln!("dvcr-importer: run the same command again: it goes on where it was");
         }

@@ -29,10 +29,10 @@ pub enum ImageError {
     #[error("{0}")]
     Refused(String),
     /// A layer of our layout is broken.
-    #[error(transparent)]
+    #[error("{0}")]
     Layout(#[from] LayoutError),
     /// What the layer holds cannot be opened as a disk.
-    #[error(transparent)]
+    #[error("{0}")]
     Input(#[from] InputError),
 }
 

@@ -43,19 +43,19 @@ pub enum ImportError {
         error: io::Error,
     },
     /// What came is not what should have come.
-    #[error(transparent)]
+    #[error("{0}")]
     Checksum(#[from] Mismatch),
     /// The image that it should come from cannot be read, or has no disk.
-    #[error(transparent)]
+    #[error("{0}")]
     Image(#[from] ImageError),
     /// There is no disk in it.
-    #[error(transparent)]
+    #[error("{0}")]
     Input(#[from] InputError),
     /// The disk cannot be read, or its layer not be kept.
-    #[error(transparent)]
+    #[error("{0}")]
     Layout(#[from] LayoutError),
     /// It cannot be sent.
-    #[error(transparent)]
+    #[error("{0}")]
     Push(#[from] PushError),
     /// It was told to stop.
     #[error("stopped")]
@@ -166,6 +166,61 @@ impl From<FetchError> for SourceError {
         match error {
             FetchError::Final(reason) => Self::Final(reason),
             FetchError::Again { reason, .. } => Self::GaveUp { reason, tries: 1 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use dvcr_client::{Client, Credentials, Retry, Transport};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// What a client says of a registry that answers every request so; without an answer, of one that is not there.
+    async fn error(answer: Option<&'static str>) -> dvcr_client::Error {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let registry = answer.map(|answer| {
+            tokio::spawn(async move {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let _ = socket.read(&mut [0; 4096]).await;
+                let head = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
+                socket.write_all(head.as_bytes()).await.unwrap();
+                socket.shutdown().await.unwrap();
+            })
+        });
+        let transport = Transport {
+            retry: Retry::never(),
+            connect_time: Duration::from_secs(5),
+            ..Transport::default()
+        };
+        let client = Client::at(&url, Credentials::Anonymous, &transport).unwrap();
+        let error = client.ping().await.unwrap_err();
+        if let Some(registry) = registry {
+            registry.await.unwrap();
+        }
+        error
+    }
+
+    #[tokio::test]
+    async fn failures_of_the_destination_were_final_and_a_full_one_was_not_seen() {
+        for (answer, expected, full) in [
+            (Some("503 Service Unavailable"), Verdict::Later, false),
+            (Some("507 Insufficient Storage"), Verdict::Later, true),
+            (Some("401 Unauthorized"), Verdict::Final, false),
+            (None, Verdict::Later, false),
+        ] {
+            let error = ImportError::from(PushError::from(error(answer).await));
+            let text = in_one_line(&error);
+            assert_eq!(error.verdict(), expected, "{text}");
+            assert_eq!(error.is_registry_full(), full, "{text}");
+            assert_eq!(text.matches("/v2/").count(), 1, "{text}");
         }
     }
 }

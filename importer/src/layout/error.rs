@@ -10,7 +10,7 @@ use crate::format::FormatError;
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// The disk cannot be read.
-    #[error(transparent)]
+    #[error("{0}")]
     Disk(#[from] FormatError),
     /// Where the layer goes, or comes from, failed; trying again may help.
     #[error("read or write the layer")]

@@ -44,7 +44,7 @@ pub struct Extracted {
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
     /// The archive is broken or its source failed.
-    #[error(transparent)]
+    #[error("{0}")]
     Archive(#[from] WrappingError),
     /// The source is something else. Final.
     #[error("the source is no tar archive; a disk image is written to a volume without --archive")]

@@ -8,13 +8,13 @@ use crate::{format::FormatError, target::TargetError};
 #[derive(Debug, thiserror::Error)]
 pub enum PopulateError {
     /// The disk cannot be read: its image is broken (final), or its source failed (trying again may help).
-    #[error(transparent)]
+    #[error("{0}")]
     Disk(#[from] FormatError),
     /// The stream that the disk comes in failed or is not what was promised.
     #[error("read the disk")]
     Stream(#[source] io::Error),
     /// The target cannot be used.
-    #[error(transparent)]
+    #[error("{0}")]
     Target(#[from] TargetError),
     /// The target cannot be written or read back.
     #[error("write the target at byte {offset}")]

@@ -46,10 +46,10 @@ pub struct Destination {
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// The registry.
-    #[error(transparent)]
+    #[error("{0}")]
     Registry(#[from] Error),
     /// What was to be sent.
-    #[error(transparent)]
+    #[error("{0}")]
     Layer(#[from] LayoutError),
 }
 
