@@ -1,6 +1,7 @@
 //! `dvcr-importer populate`: from anywhere onto a volume.
 
 use std::{
+    fs,
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::{
@@ -15,14 +16,17 @@ use clap::{Args, ValueEnum};
 use dvcr_core::disk::CanonicalQcow2;
 use dvcr_importer::{
     checksum::Checksum,
-    format::{DiskImage, Format},
+    format::{DiskImage, Format, FormatError},
     image::{Disk, DiskStream, Image},
     layout,
     populate::{
-        Header, Options, PopulateError, Progress, State, extract, populate, populate_blank,
-        populate_stream,
+        Header, Options, PopulateError, Progress, State, data_bytes, extract, populate,
+        populate_blank, populate_stream,
     },
-    source::Location,
+    source::{
+        Location,
+        retry::{Verdict, verdict},
+    },
     target::{
         FileId, Place, Qcow2Target, RawOptions, RawTarget, Sizing, Target, TargetError,
         stored_clusters,
@@ -170,6 +174,7 @@ impl PopulateArgs {
                     .map_or_else(|error| code(error) == 1, |_| true);
                 if over {
                     keep.remove();
+                    process.kept.store(false, Ordering::Relaxed);
                 } else if keep.is_used() {
                     process.kept.store(true, Ordering::Relaxed);
                 }
@@ -225,9 +230,24 @@ impl PopulateArgs {
         let options = self.options(state.as_ref(), &process.cancel);
         let result = populate_stream(stream, &target, options, progress);
         drop(target);
-        let wrong = is_wrong(&result);
+        self.end(result, state, place, &process.cancel)
+    }
+
+    /// What is left of a populate, whose target was opened: a disk, or what the next run goes on with, but no part of a disk that looks
+    /// like one.
+    fn end(
+        &self,
+        result: Result<u64, PopulateError>,
+        state: Option<State>,
+        place: &Place,
+        cancel: &AtomicBool,
+    ) -> anyhow::Result<u64> {
+        let wrong = result.as_ref().is_err_and(is_wrong);
         if wrong {
-            self.discard(place, &process.cancel)?;
+            self.discard(place, cancel)?;
+        } else if let (Err(_), None, Place::File(path)) = (&result, &state, place) {
+            // It did not get that far, or is gone: what counts is why.
+            let _ = fs::remove_file(path);
         }
         if let Some(state) = state.filter(|_| wrong || result.is_ok()) {
             state.remove().context("remove the state file")?;
@@ -239,7 +259,7 @@ impl PopulateArgs {
     fn discard(&self, place: &Place, cancel: &AtomicBool) -> anyhow::Result<()> {
         let what = "remove the disk that turned out to be wrong";
         if let Place::File(path) = place {
-            return std::fs::remove_file(path).context(what);
+            return fs::remove_file(path).context(what);
         }
         let options = RawOptions {
             known_zero: false,
@@ -305,16 +325,19 @@ impl PopulateArgs {
         process: &Process,
         progress: &Progress,
     ) -> anyhow::Result<u64> {
+        // A broken image must not cost what is on the target.
+        let data_bytes = Some(data_bytes(image)?);
         let state = self.state(identity, image.virtual_len(), place, process)?;
         let keep = state.as_ref().is_some_and(State::is_resumed);
         let target = self.open_target(image, place, keep);
         let target = target.or_else(|error| give_up(state.as_ref().filter(|_| !keep), error))?;
-        let options = self.options(state.as_ref(), &process.cancel);
-        let len = populate(image, &*target, options, progress)?;
-        if let Some(state) = state {
-            state.remove().context("remove the state file")?;
-        }
-        Ok(len)
+        let options = Options {
+            data_bytes,
+            ..self.options(state.as_ref(), &process.cancel)
+        };
+        let result = populate(image, &*target, options, progress);
+        drop(target);
+        self.end(result, state, place, &process.cancel)
     }
 
     /// What earlier runs wrote of the disk that `identity` tells from others; `None` if nothing does, or nobody says where to note it.
@@ -328,12 +351,30 @@ impl PopulateArgs {
         let Some((path, image)) = self.state_path(place).zip(identity) else {
             return Ok(None);
         };
+        let other = |id: Option<FileId>, what: &str| match id {
+            Some(id) if FileId::of_path(&path) == Some(id) => {
+                bail!(
+                    "{} is the {what}: name another file with --state",
+                    path.display()
+                )
+            }
+            _ => Ok(()),
+        };
+        other(self.source_id(), "source")?;
+        other(FileId::of_path(place.path()), "target")?;
         let header = Header {
             image,
             virtual_len,
             target: format!("{:?} {:?} {}", self.format, self.size, self.preallocate),
         };
         let state = State::open(&path, &header);
+        if let Ok(state) = &state
+            && let Err(error) = other(FileId::of_path(place.path()), "target")
+        {
+            // It was made just now.
+            state.remove().context("remove the state file")?;
+            return Err(error);
+        }
         process.kept.store(state.is_ok(), Ordering::Relaxed);
         Ok(Some(state.map_err(|error| match error.kind() {
             // Another populate has it, and writes the same target.
@@ -484,11 +525,14 @@ fn give_up<T>(state: Option<&State>, error: impl Into<anyhow::Error>) -> anyhow:
     Err(error.into())
 }
 
-/// Whether a stream was not what it should have been, or longer than the target.
-fn is_wrong(result: &Result<u64, PopulateError>) -> bool {
-    match result {
-        Err(PopulateError::Stream(error)) => error.kind() == ErrorKind::InvalidData,
-        Err(PopulateError::TooSmall(_)) => true,
+/// Whether a disk turned out not to be what it should be, or longer than the target: no other run would do better with it.
+fn is_wrong(error: &PopulateError) -> bool {
+    match error {
+        PopulateError::Stream(cause) | PopulateError::Disk(FormatError::Source(cause)) => {
+            cause.kind() == ErrorKind::InvalidData || verdict(cause) == Some(Verdict::Final)
+        }
+        PopulateError::Disk(FormatError::Broken { .. } | FormatError::Refused { .. }) => true,
+        PopulateError::TooSmall(_) => true,
         _ => false,
     }
 }

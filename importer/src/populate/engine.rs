@@ -46,6 +46,8 @@ pub struct Options<'a> {
     pub threads: usize,
     /// What earlier runs wrote, and where this one notes what it did.
     pub state: Option<&'a State>,
+    /// What [`data_bytes`] gave, if somebody has called it: the tables are not read again.
+    pub data_bytes: Option<u64>,
     /// Set by whoever wants it to stop.
     pub cancel: &'a AtomicBool,
 }
@@ -56,6 +58,7 @@ impl<'a> Options<'a> {
         Self {
             threads: THREADS,
             state: None,
+            data_bytes: None,
             cancel,
         }
     }
@@ -71,6 +74,18 @@ enum Job {
     },
 }
 
+/// Bytes of data in a disk. A look at all tables of its image: whoever opens the target after it knows that they are sound.
+pub fn data_bytes(image: &DiskImage) -> Result<u64, PopulateError> {
+    let mut data = 0;
+    for extent in image.extents() {
+        let extent = extent?;
+        if extent.kind == ExtentKind::Data {
+            data += extent.len;
+        }
+    }
+    Ok(data)
+}
+
 /// Writes a disk, and zeros behind it up to the target's end. What an earlier run wrote is read back instead. Returns the length that a
 /// guest sees, in bytes.
 pub fn populate(
@@ -79,14 +94,10 @@ pub fn populate(
     options: Options<'_>,
     progress: &Progress,
 ) -> Result<u64, PopulateError> {
-    // A first look at all tables: a broken image is found before anything is written.
-    let mut data = 0;
-    for extent in image.extents() {
-        let extent = extent?;
-        if extent.kind == ExtentKind::Data {
-            data += extent.len;
-        }
-    }
+    let data = match options.data_bytes {
+        Some(data) => data,
+        None => data_bytes(image)?,
+    };
     progress.expect(data);
     let len = image.virtual_len();
     let mut windows = Windows::new(image).chain(zeros(target, len).map(Ok));

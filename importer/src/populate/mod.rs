@@ -21,7 +21,7 @@ mod windows;
 pub use ahead::Ahead;
 pub use archive::{ExtractError, Extracted, extract};
 pub(crate) use engine::fill;
-pub use engine::{Options, populate, populate_blank, populate_stream};
+pub use engine::{Options, data_bytes, populate, populate_blank, populate_stream};
 pub use error::PopulateError;
 pub(crate) use pages::parts;
 pub use progress::Progress;

@@ -14,7 +14,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead, BufReader, Write as _},
+    io::{self, BufRead, BufReader, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -84,7 +84,8 @@ impl Written {
 }
 
 impl State {
-    /// Opens the state of this disk and target. What a file says about any other is forgotten.
+    /// Opens the state of this disk and target. What a file says about any other is forgotten. A file that is no state is somebody's:
+    /// [`io::ErrorKind::InvalidInput`], and it stays as it is.
     pub fn open(path: &Path, header: &Header) -> io::Result<Self> {
         let mut file = File::options()
             .read(true)
@@ -92,6 +93,10 @@ impl State {
             .create(true)
             .open(path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        if !is_state(&file)? {
+            let reason = "the file is no state of a populate; name another one";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         let windows = match read(&file, &header.line())? {
             Some(windows) => windows,
             None => {
@@ -136,13 +141,28 @@ impl State {
     }
 }
 
+/// Whether a file begins as one of ours, or as far as a crash may have let it come: a part of the first words, or zeros that the file
+/// system puts where nothing was written yet.
+fn is_state(file: &File) -> io::Result<bool> {
+    if !file.metadata()?.is_file() {
+        return Ok(false);
+    }
+    let mut head = vec![];
+    let mut start = file.take(LINE_BYTES_MAX + 1);
+    start.read_to_end(&mut head)?;
+    let len = head.len().min(MAGIC.len());
+    let torn = head.len() as u64 <= LINE_BYTES_MAX && head.iter().all(|byte| *byte == 0);
+    Ok(torn || head[..len] == MAGIC.as_bytes()[..len])
+}
+
 /// The windows in a file, if its first line is this one.
-fn read(file: &File, first: &str) -> io::Result<Option<Windows>> {
+fn read(mut file: &File, first: &str) -> io::Result<Option<Windows>> {
+    file.rewind()?;
     let mut reader = BufReader::new(file);
     let mut line = vec![];
     let mut next = |line: &mut Vec<u8>| {
         line.clear();
-        io::Read::take(&mut reader, LINE_BYTES_MAX).read_until(b'\n', line)
+        (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', line)
     };
     next(&mut line)?;
     if line != first.as_bytes() {
@@ -246,7 +266,19 @@ mod tests {
             let state = State::open(&path, &header("a")).unwrap();
             assert_eq!(state.window(3, 3), Some(two.hash), "cut at {len}");
         }
-        fs::write(&path, [b'x'; 100_000]).unwrap();
+        fs::write(&path, [0; 100]).unwrap();
         assert!(!State::open(&path, &header("a")).unwrap().is_resumed());
+    }
+
+    #[test]
+    fn files_of_other_kinds_were_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes");
+        for content in [&[b'x'; 100_000][..], b"dvcr-notes", &[0; 2000], b"\0\0x"] {
+            fs::write(&path, content).unwrap();
+            let error = State::open(&path, &header("a")).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(fs::read(&path).unwrap(), content);
+        }
     }
 }

@@ -21,8 +21,27 @@ pub enum Place {
 }
 
 impl Place {
-    /// A block device is one, a directory is a volume and means `disk.img` in it, anything else is a file.
+    /// A block device is one, a directory is a volume and means `disk.img` in it, anything else is a file. Of a symbolic link what it
+    /// leads to counts: that is written, measured and removed, never the link.
     pub fn of(path: &Path) -> Result<Self, TargetError> {
+        let place = Self::as_named(path)?;
+        let Self::File(path) = &place else {
+            return Ok(place);
+        };
+        if !path.is_symlink() {
+            return Ok(place);
+        }
+        match fs::canonicalize(path) {
+            Ok(resolved) => Self::as_named(&resolved),
+            Err(source) => Err(TargetError::Io {
+                what: "follow the symbolic link",
+                path: path.clone(),
+                source,
+            }),
+        }
+    }
+
+    fn as_named(path: &Path) -> Result<Self, TargetError> {
         let unfit = |reason| TargetError::Unfit {
             path: path.to_owned(),
             reason,

@@ -2,18 +2,31 @@
 
 use std::{
     fs::{self, File},
+    io::Write as _,
     os::unix::fs::symlink,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
-use crate::support::{Bench, Pattern, text, volume::LoopDevice};
+use crate::support::{
+    Bench, Pattern, run, text,
+    volume::{LoopDevice, same_disk},
+};
 
-/// Runs `populate` with standard input from a file.
-fn populate_from(stdin: Stdio, args: &[&str]) -> Output {
+/// The program, with standard input from somewhere.
+fn program(stdin: Stdio, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dvcr-importer"));
-    command.arg("populate").args(args).stdin(stdin);
-    command.output().unwrap()
+    command.args(args).stdin(stdin);
+    command
+}
+
+fn populate_from(stdin: Stdio, args: &[&str]) -> Output {
+    let args = [&["populate"], args].concat();
+    program(stdin, &args).output().unwrap()
+}
+
+fn populate(args: &[&str]) -> Output {
+    populate_from(Stdio::null(), args)
 }
 
 /// It ended with this code, and said this.
@@ -64,4 +77,110 @@ fn a_source_that_is_its_own_target_was_emptied() {
         assert!(fs::read(source).unwrap() == before, "{args:?}");
         assert_eq!(names(Path::new(volume)), ["disk.img"], "{args:?}");
     }
+}
+
+#[test]
+fn a_broken_image_cost_what_was_there() {
+    let bench = Bench::new(Pattern::Incompressible, (5 << 20) + 512);
+    let qcow2 = bench.image("qcow2", &[]);
+    let whole = fs::metadata(&qcow2).unwrap().len();
+    let volume = bench.path("volume");
+    fs::create_dir(&volume).unwrap();
+    let disk = volume.join("disk.img");
+    for len in [whole - (1 << 20), whole / 2, 400 << 10] {
+        let broken = bench.path("broken.qcow2");
+        let bytes = fs::read(&qcow2).unwrap();
+        fs::write(&broken, &bytes[..len as usize]).unwrap();
+        for format in ["raw", "qcow2"] {
+            let args = [text(&broken), text(&volume), "--format", format];
+            check(&populate(&args), 1, "broken qcow2");
+            assert_eq!(names(&volume), [""; 0], "{len}");
+            fs::write(&disk, "good").unwrap();
+            check(&populate(&args), 1, "broken qcow2");
+            assert_eq!(names(&volume), ["disk.img"], "{len}");
+            assert_eq!(fs::read(&disk).unwrap(), b"good");
+            fs::remove_file(&disk).unwrap();
+        }
+    }
+}
+
+/// What only reading the data shows.
+#[test]
+fn a_broken_image_left_a_part_of_a_disk() {
+    let bench = Bench::new(Pattern::Mixed, 8 << 20);
+    let qcow2 = bench.image("qcow2", &["-c"]);
+    let mut bytes = fs::read(&qcow2).unwrap();
+    let len = bytes.len();
+    // Behind the tables, all over the compressed data.
+    bytes[len / 2..].iter_mut().for_each(|byte| *byte ^= 0x55);
+    fs::write(&qcow2, bytes).unwrap();
+    let volume = bench.path("volume");
+    fs::create_dir(&volume).unwrap();
+    check(&populate(&[text(&qcow2), text(&volume)]), 1, "broken qcow2");
+    assert_eq!(names(&volume), [""; 0]);
+}
+
+#[test]
+fn a_state_that_was_none_was_emptied() {
+    let bench = Bench::new(Pattern::Mixed, 8 << 20);
+    let (notes, disk) = (bench.path("notes"), bench.path("disk.img"));
+    fs::write(&notes, "somebody's").unwrap();
+    let (raw, disk) = (text(&bench.raw), text(&disk));
+    let before = fs::read(raw).unwrap();
+    for (state, part) in [
+        (text(&notes), "no state of a populate"),
+        (raw, "is the source"),
+        (disk, "is the target"),
+    ] {
+        check(&populate(&[raw, disk, "--state", state]), 1, part);
+        assert_eq!(fs::read(&notes).unwrap(), b"somebody's");
+        assert!(fs::read(raw).unwrap() == before);
+        assert!(!Path::new(disk).exists());
+    }
+}
+
+#[test]
+fn a_link_was_taken_for_what_it_leads_to() {
+    let bench = Bench::new(Pattern::Mixed, 8 << 20);
+    let (volume, link) = (bench.path("volume"), bench.path("link"));
+    fs::create_dir(&volume).unwrap();
+    let disk = volume.join("disk.img");
+    fs::write(&disk, "old").unwrap();
+    symlink(&disk, &link).unwrap();
+    check(&populate(&[text(&bench.raw), text(&link)]), 0, "");
+    same_disk("raw", &disk, &bench.raw);
+    assert!(link.is_symlink());
+    // What turns out to be wrong is removed there, too.
+    let gzip = Command::new("gzip").arg("-c").arg(&bench.raw).output();
+    let mut bytes = gzip.unwrap().stdout;
+    let crc = bytes.len() - 8;
+    bytes[crc] ^= 1;
+    let damaged = bench.path("raw.gz");
+    fs::write(&damaged, bytes).unwrap();
+    check(&populate(&[text(&damaged), text(&link)]), 1, "broken gzip");
+    assert!(link.is_symlink());
+    assert_eq!(names(&volume), [""; 0]);
+    let nowhere = bench.path("nowhere");
+    symlink(bench.path("absent/disk.img"), &nowhere).unwrap();
+    let args = [text(&bench.raw), text(&nowhere)];
+    check(&populate(&args), 1, "symbolic link");
+}
+
+#[test]
+fn a_pipe_that_was_stopped_left_a_part_of_a_disk() {
+    let bench = Bench::new(Pattern::Incompressible, (5 << 20) + 512);
+    let disk = bench.path("disk.img");
+    let mut command = program(Stdio::piped(), &["populate", "-", text(&disk)]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&fs::read(&bench.raw).unwrap()).unwrap();
+    while fs::metadata(&disk).map_or(0, |metadata| metadata.len()) == 0 {
+        std::thread::yield_now();
+    }
+    run("kill", &["-TERM", &child.id().to_string()]);
+    // It reads on to see that it is to stop.
+    let _ = stdin.write_all(&[1; 4 << 20]);
+    drop(stdin);
+    check(&child.wait_with_output().unwrap(), 130, "nothing is kept");
+    assert!(!disk.exists());
 }

@@ -100,7 +100,7 @@ fn a_run_that_failed_goes_on() {
         let options = Options {
             threads: 3,
             state: Some(&state),
-            cancel: &GO_ON,
+            ..Options::new(&GO_ON)
         };
         let result = populate(&image, &target, options, &progress);
         if result.is_ok() {
@@ -169,7 +169,7 @@ fn a_run_that_was_stopped_goes_on() {
     let options = Options {
         threads: 2,
         state: Some(&state),
-        cancel: &cancel,
+        ..Options::new(&cancel)
     };
     let result = populate(&image, &target, options, &Progress::default());
     assert!(
