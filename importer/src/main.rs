@@ -1,6 +1,6 @@
 //! `dvcr-importer`: disks in and out of a registry.
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -43,7 +43,18 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let in_pod = cli::pod::is_asked();
+    let mut words: Vec<_> = env::args_os().skip(1).collect();
+    if in_pod {
+        cli::pod::leave_out_verbosity(&mut words);
+    }
+    let program = env!("CARGO_PKG_NAME").into();
+    let arguments = match Arguments::try_parse_from([program].into_iter().chain(words)) {
+        Ok(arguments) => arguments,
+        // Nobody reads what a pod prints before its termination message.
+        Err(error) if in_pod && error.use_stderr() => return cli::pod::wrong_arguments(&error),
+        Err(error) => error.exit(),
+    };
     match &arguments.command {
         Some(command) => run(command),
         None => match cli::pod::Contract::from_environment() {

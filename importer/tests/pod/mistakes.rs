@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::{
     container::Container,
     images::{Images, ok},
@@ -162,4 +164,36 @@ fn ten_mistakes() {
     // The same on the way in.
     let ended = container.command(&[], &["import", &missing, &place]);
     ended.failed("there is no such file (404");
+}
+
+/// Controllers give their pods `-v=N`, which Go's logger takes. It was a wrong argument, of which only the log told.
+#[test]
+fn the_verbosity_of_controllers_ended_pods() {
+    let images = Images::new(43);
+    let site = Site::new(images.qcow2(), Manners::default());
+    let server = Server::start(&[]);
+    let place = format!("{}/vi/disk:1", server.address());
+    let source = ("IMPORTER_ENDPOINT", site.url.as_str());
+    let cdi = [("IMPORTER_SOURCE", "http"), source];
+    let deckhouse = [
+        ("IMPORTER_SOURCE", "http"),
+        source,
+        ("IMPORTER_DESTINATION_ENDPOINT", place.as_str()),
+    ];
+    for verbosity in [&["-v=1"][..], &["--v=3"], &["-v", "5"]] {
+        for variables in [&cdi[..], &deckhouse] {
+            let container = Container::new();
+            container.end(container.start(variables, verbosity)).done();
+        }
+    }
+    let wrong = |variables| {
+        let container = Container::new();
+        let ended = container.end(container.start(variables, &["--no-such-flag"]));
+        ended.failed("--no-such-flag");
+        ended.message
+    };
+    assert!(wrong(&cdi[..]).contains("--no-such-flag"));
+    let message: Value = serde_json::from_str(&wrong(&deckhouse)).unwrap();
+    let text = message["error-message"].as_str().unwrap();
+    assert!(text.contains("--no-such-flag"), "{text}");
 }

@@ -37,7 +37,9 @@ use dvcr_importer::{
     target::TargetError,
 };
 
-use super::{Environment, endpoint::Endpoint, leave, serve_metrics, shortened};
+use super::{
+    Environment, endpoint::Endpoint, first_line, in_variables, leave, serve_metrics, shortened,
+};
 use crate::cli::{populate::PopulateArgs, process::Process, source::SourceArgs};
 
 /// Where a block volume is.
@@ -198,7 +200,8 @@ impl Settings {
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                let text = shortened(&format!("{}: {}", what_failed(kind), reason(&error)));
+                let why = in_variables(&reason(&error));
+                let text = shortened(&format!("{}: {why}", what_failed(kind)));
                 if find::<Mismatch>(error.as_ref()).is_some() {
                     // This way CDI learns that it is final.
                     message(text, Default::default());
@@ -277,13 +280,6 @@ fn reason(error: &anyhow::Error) -> String {
         }
         _ => text,
     }
-}
-
-/// What clap has to say, without the advice on how to use a command that nobody typed.
-fn first_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    line.trim_start_matches("error: ").to_owned()
 }
 
 /// Waits for a file; what is in it.
@@ -407,7 +403,7 @@ mod tests {
                 [endpoint, ("IMPORTER_CHECKSUM", "md5:00")],
                 "32 hexadecimal digits",
             ),
-            ([endpoint, ("IMPORTER_IMAGE_SIZE", "1.5Gi")], "is no size"),
+            ([endpoint, ("IMPORTER_IMAGE_SIZE", "1.5GB")], "is no size"),
             ([endpoint, ("FILESYSTEM_OVERHEAD", "2")], "from 0 to 1"),
             (
                 [kind("none"), ("IMPORTER_CONTENTTYPE", "archive")],

@@ -24,7 +24,7 @@ use dvcr_importer::{
     source::Location,
 };
 
-use super::{Environment, leave, serve_metrics, shortened};
+use super::{Environment, in_variables, leave, serve_metrics, shortened};
 use crate::cli::{outcome, process::Process, registry::RegistryArgs, source::SourceArgs};
 
 /// Where the pod has a block device that is a source.
@@ -142,7 +142,7 @@ impl Settings {
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                let mut text = in_one_line(error.as_ref());
+                let mut text = in_variables(&in_one_line(error.as_ref()));
                 let full = error.downcast_ref::<ImportError>();
                 if full.is_some_and(ImportError::is_registry_full) {
                     text = format!("no space left on device: {text}");

@@ -9,6 +9,7 @@ mod environment;
 mod metrics;
 
 use std::{
+    ffi::OsString,
     fs,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
@@ -48,25 +49,87 @@ impl Contract {
     }
 
     fn parse(environment: &Environment) -> Option<Self> {
-        let asked = ["IMPORTER_SOURCE", "IMPORTER_ENDPOINT"];
-        if !asked.iter().any(|name| environment.get(name).is_some()) {
+        if !asks(environment) {
             return None;
         }
-        let wrong = |error: anyhow::Error| Self::Wrong(shortened(&format!("{error:#}")));
-        let wrong_json = |error: anyhow::Error| {
-            let text = shortened(&format!("{error:#}"));
-            Self::Wrong(serde_json::json!({ "error-message": text }).to_string())
-        };
-        Some(
-            if environment.get("IMPORTER_DESTINATION_ENDPOINT").is_some() {
-                deckhouse::Settings::parse(environment)
-                    .map_or_else(wrong_json, |settings| Self::Registry(Box::new(settings)))
-            } else {
-                cdi::Settings::parse(environment)
-                    .map_or_else(wrong, |settings| Self::Volume(Box::new(settings)))
-            },
-        )
+        let wrong = |error: anyhow::Error| Self::Wrong(refusal(environment, &format!("{error:#}")));
+        Some(if is_for_registry(environment) {
+            deckhouse::Settings::parse(environment)
+                .map_or_else(wrong, |settings| Self::Registry(Box::new(settings)))
+        } else {
+            cdi::Settings::parse(environment)
+                .map_or_else(wrong, |settings| Self::Volume(Box::new(settings)))
+        })
     }
+}
+
+/// What cannot be done, told in the way that the environment's controller reads.
+fn refusal(environment: &Environment, text: &str) -> String {
+    let text = shortened(&in_variables(text));
+    match is_for_registry(environment) {
+        true => serde_json::json!({ "error-message": text }).to_string(),
+        false => text,
+    }
+}
+
+/// Whether the environment is one of a pod.
+pub(crate) fn is_asked() -> bool {
+    asks(&Environment::of_process())
+}
+
+fn asks(environment: &Environment) -> bool {
+    let asked = ["IMPORTER_SOURCE", "IMPORTER_ENDPOINT"];
+    asked.iter().any(|name| environment.get(name).is_some())
+}
+
+fn is_for_registry(environment: &Environment) -> bool {
+    environment.get("IMPORTER_DESTINATION_ENDPOINT").is_some()
+}
+
+/// Takes away `-v=N`, `-v N` and `--v=N` in front: both controllers give their pods the verbosity of klog, Go's logger, which is
+/// nothing to us.
+pub(crate) fn leave_out_verbosity(words: &mut Vec<OsString>) {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    loop {
+        let text = |at: usize| words.get(at).and_then(|word| word.to_str());
+        let Some(flag) = text(0) else { return };
+        let value = flag.trim_start_matches('-').strip_prefix("v=");
+        let taken = match flag {
+            "-v" | "--v" if text(1).is_some_and(is_number) => 2,
+            _ if flag.starts_with('-') && value.is_some_and(is_number) => 1,
+            _ => return,
+        };
+        words.drain(..taken);
+    }
+}
+
+/// The end of a pod whose arguments are wrong.
+pub(crate) fn wrong_arguments(error: &clap::Error) -> ExitCode {
+    failed(&refusal(&Environment::of_process(), &first_line(error)))
+}
+
+/// What clap has to say, without the advice on how to use a command that nobody typed.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.trim_start_matches("error: ").to_owned()
+}
+
+/// Flags that messages advise, and the variables that say the same in a pod.
+const VARIABLES: [(&str, &str); 7] = [
+    ("--source-user", "IMPORTER_ACCESS_KEY_ID"),
+    ("--source-ca", "IMPORTER_CERT_DIR"),
+    ("--source-insecure", "INSECURE_TLS"),
+    ("--source-header", "IMPORTER_EXTRA_HEADER_<n>"),
+    ("--work-dir", "DVCR_WORK_DIR"),
+    ("--size", "IMPORTER_IMAGE_SIZE"),
+    ("--platform", "IMPORTER_REGISTRY_IMAGE_ARCHITECTURE"),
+];
+
+/// A message in the words of who wrote a pod.
+fn in_variables(text: &str) -> String {
+    let replaced = |text: String, (flag, name): (&str, &str)| text.replace(flag, name);
+    VARIABLES.into_iter().fold(text.to_owned(), replaced)
 }
 
 /// Does what the contract says.
@@ -134,4 +197,37 @@ fn leave(message: &str) {
 fn failed(reason: &str) -> ExitCode {
     leave(reason);
     ExitCode::from(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbosity_of_klog_is_left_out() {
+        for (words, rest) in [
+            ("", ""),
+            ("-v=3", ""),
+            ("--v=10", ""),
+            ("-v 1", ""),
+            ("-v=1 -v=2 populate -v=3", "populate -v=3"),
+            ("-v", "-v"),
+            ("-v=x", "-v=x"),
+            ("v=1", "v=1"),
+            ("--version", "--version"),
+            ("populate", "populate"),
+        ] {
+            let mut found: Vec<OsString> = words.split_whitespace().map(Into::into).collect();
+            leave_out_verbosity(&mut found);
+            let expected: Vec<_> = rest.split_whitespace().collect();
+            assert_eq!(found, expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn advice_names_variables() {
+        let text = "name it with --source-ca, or a larger --size";
+        let expected = "name it with IMPORTER_CERT_DIR, or a larger IMPORTER_IMAGE_SIZE";
+        assert_eq!(in_variables(text), expected);
+    }
 }
