@@ -144,10 +144,9 @@ fn checksums_whatever_the_way() {
             let made = made(command.output().unwrap());
             assert_eq!(made["sourceSize"], bytes.len(), "{source}");
             desk.assert_disk("vi/disk", "1", &bench.raw);
-            assert_eq!(
-                desk.labels("vi/disk", "1")["source-image-format"],
-                made["format"]
-            );
+            let labels = desk.labels("vi/disk", "1");
+            assert_eq!(labels["io.dvcr.source-format"], made["format"]);
+            assert_eq!(labels["source-image-format"], "qcow2");
         }
     }
     desk.assert_clean();
@@ -169,7 +168,9 @@ fn what_the_registry_has_is_not_sent() {
     let labels = desk.labels("vi/a", "1");
     assert_eq!(labels["source-image-size"], (8 << 20).to_string());
     assert_eq!(labels["source-image-virtual-size"], (8 << 20).to_string());
-    assert_eq!(labels["source-image-format"], "raw");
+    // Of what is in the image, and of what it came from.
+    assert_eq!(labels["source-image-format"], "qcow2");
+    assert_eq!(labels["io.dvcr.source-format"], "raw");
 }
 
 #[test]

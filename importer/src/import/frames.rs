@@ -8,7 +8,7 @@ use std::{
 
 use dvcr_core::disk::CanonicalQcow2;
 
-use super::{Import, ImportError, Imported, Phase, facts};
+use super::{Import, ImportError, Imported, Phase};
 use crate::{
     format::{DiskImage, Format},
     layout::{
@@ -45,7 +45,7 @@ impl Import<'_> {
             self.keep(&mut pieces, &mut spool, true)?;
             image.virtual_len()
         };
-        self.send_kept(&spool, verbatim, file_len, dir, facts(image, len))
+        self.send_kept(&spool, verbatim, file_len, dir, self.facts_of(image, len))
     }
 
     /// Keeps the frames of a stream; also how long it was, and the stream itself, at its end.

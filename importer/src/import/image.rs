@@ -1,14 +1,14 @@
 //! Images of registries: ours as they are, of others the disk in them.
 
-use super::{Import, ImportError, Imported, Nature, Phase, Way, facts};
+use super::{Import, ImportError, Imported, Nature, Phase, Way};
 use crate::{
     format::{Format, limits::SECTOR_BYTES},
     image::{Disk, Image, Kind},
     kept::{KeptLayers, WorkDir},
     layout::LayoutError,
     push::{
-        Compression, LABEL_FORMAT, LABEL_SOURCE_SIZE, LABEL_VIRTUAL_SIZE, LayerFacts, Sent,
-        SourceFacts,
+        Compression, LABEL_FORMAT, LABEL_SOURCE_FORMAT, LABEL_SOURCE_SIZE, LABEL_VIRTUAL_SIZE,
+        LayerFacts, Sent, SourceFacts,
     },
 };
 
@@ -39,7 +39,7 @@ impl Import<'_> {
         let len = opened.layer.size;
         match opened.disk {
             Disk::Image(image) => {
-                let facts = facts(&image, len);
+                let facts = self.facts_of(&image, len);
                 self.send_twice_read(&image, None, facts, dir)
             }
             Disk::Stream(stream) => {
@@ -49,11 +49,7 @@ impl Import<'_> {
                 let format = stream.format();
                 // Only now is it known that the registry gave the right bytes.
                 stream.finish().map_err(LayoutError::from)?;
-                let facts = SourceFacts {
-                    len,
-                    virtual_len: disk_len.next_multiple_of(SECTOR_BYTES),
-                    format: format.name(),
-                };
+                let facts = self.facts(format, len, disk_len.next_multiple_of(SECTOR_BYTES));
                 self.send_kept(&spool, verbatim, disk_len, dir, facts)
             }
         }
@@ -82,8 +78,12 @@ impl Import<'_> {
             Format::Vhd,
             Format::Vhdx,
         ];
-        let named = |name: &String| formats.into_iter().find(|format| format.name() == name);
-        let format = labels.get(LABEL_FORMAT).and_then(named);
+        let named = |label| {
+            let name: &String = labels.get(label)?;
+            let format = formats.into_iter().find(|format| format.name() == name)?;
+            Some(format.name())
+        };
+        let stored = named(LABEL_FORMAT).unwrap_or(Format::Qcow2.name());
         Ok(Imported {
             image: Sent {
                 manifest,
@@ -100,7 +100,8 @@ impl Import<'_> {
             source: SourceFacts {
                 len: number(LABEL_SOURCE_SIZE).unwrap_or(layer.size),
                 virtual_len: number(LABEL_VIRTUAL_SIZE).unwrap_or(0),
-                format: format.unwrap_or(Format::Qcow2).name(),
+                format: named(LABEL_SOURCE_FORMAT).unwrap_or(stored),
+                stored,
             },
         })
     }

@@ -3,7 +3,7 @@
 use std::{fs::File, io, path::Path, sync::Arc};
 
 use super::{
-    Import, ImportError, Imported, Phase, facts,
+    Import, ImportError, Imported, Phase,
     watch::{Stoppable, Watch},
 };
 use crate::{
@@ -58,7 +58,7 @@ impl Import<'_> {
             progress: self.progress.clone(),
         });
         let input = Input::open(source.clone(), self.member(), self.spool(dir))?;
-        let facts = facts(&input.image, len);
+        let facts = self.facts_of(&input.image, len);
         let verbatim = self.options.verbatim.then_some(source);
         self.send_twice_read(&input.image, verbatim, facts, dir)
     }

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use self::plan::{Nature, Way, Wish};
 use crate::{
     checksum::Checksum,
-    format::DiskImage,
+    format::{DiskImage, Format},
     image::Image,
     input::Spool,
     kept::{Purpose, WorkDir},
@@ -213,6 +213,24 @@ impl Import<'_> {
         }
     }
 
+    /// What is known of a source of `len` bytes.
+    fn facts(&self, format: Format, len: u64, virtual_len: u64) -> SourceFacts {
+        let stored = match self.options.verbatim || format == Format::Iso {
+            true => format,
+            false => Format::Qcow2,
+        };
+        SourceFacts {
+            len,
+            virtual_len,
+            format: format.name(),
+            stored: stored.name(),
+        }
+    }
+
+    fn facts_of(&self, image: &DiskImage, len: u64) -> SourceFacts {
+        self.facts(image.format(), len, image.virtual_len())
+    }
+
     fn finish(
         &self,
         layer: LayerFacts,
@@ -228,14 +246,6 @@ impl Import<'_> {
             },
             source,
         })
-    }
-}
-
-fn facts(image: &DiskImage, len: u64) -> SourceFacts {
-    SourceFacts {
-        len,
-        virtual_len: image.virtual_len(),
-        format: image.format().name(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Import, ImportError, Imported, Phase, facts, open,
+    Import, ImportError, Imported, Phase, open,
     plan::Unpacking,
     watch::{Watch, Watched},
 };
@@ -15,7 +15,6 @@ use crate::{
     format::{Format, WithoutFooter, detect, limits::SECTOR_BYTES},
     input::{Input, InputError},
     layout::LayoutError,
-    push::SourceFacts,
     source::FileSource,
     wrapping::Unwrapped,
 };
@@ -52,7 +51,7 @@ impl Import<'_> {
             }
             _ => {
                 let input = Input::spool(stream, self.spool(dir))?;
-                let facts = facts(&input.image, watch.verify()?);
+                let facts = self.facts_of(&input.image, watch.verify()?);
                 self.send_twice_read(&input.image, None, facts, dir)
             }
         }
@@ -104,11 +103,8 @@ impl Import<'_> {
             };
             return Err(error.into());
         }
-        let facts = SourceFacts {
-            len: watch.verify()?,
-            virtual_len: len.next_multiple_of(SECTOR_BYTES),
-            format: format.name(),
-        };
+        let virtual_len = len.next_multiple_of(SECTOR_BYTES);
+        let facts = self.facts(format, watch.verify()?, virtual_len);
         self.send_kept(&spool, verbatim, len, dir, facts)
     }
 

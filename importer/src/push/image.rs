@@ -13,8 +13,12 @@ pub const LABEL_SOURCE_SIZE: &str = "source-image-size";
 /// Label of the configuration: bytes of the disk as a guest sees it.
 pub const LABEL_VIRTUAL_SIZE: &str = "source-image-virtual-size";
 
-/// Label of the configuration: the format that the source had.
+/// Label of the configuration: the format of the disk in the image. Deckhouse's controller and its importer of volumes take the format
+/// under this name for that of the file that they will find.
 pub const LABEL_FORMAT: &str = "source-image-format";
+
+/// Label of the configuration: the format that the source had.
+pub const LABEL_SOURCE_FORMAT: &str = "io.dvcr.source-format";
 
 /// Media type of the configuration.
 pub const CONFIG_MEDIA_TYPE: &str = "application/vnd.oci.image.config.v1+json";
@@ -55,8 +59,10 @@ pub struct SourceFacts {
     pub len: u64,
     /// Bytes of the disk as a guest sees it.
     pub virtual_len: u64,
-    /// Name of the format.
+    /// Name of the format that it had.
     pub format: &'static str,
+    /// Name of the format in which its disk is stored.
+    pub stored: &'static str,
 }
 
 /// A layer that a registry has.
@@ -103,7 +109,8 @@ pub fn config(layer: &LayerFacts, source: &SourceFacts, architecture: &str) -> V
     let labels: BTreeMap<&str, String> = [
         (LABEL_SOURCE_SIZE, source.len.to_string()),
         (LABEL_VIRTUAL_SIZE, source.virtual_len.to_string()),
-        (LABEL_FORMAT, source.format.to_owned()),
+        (LABEL_FORMAT, source.stored.to_owned()),
+        (LABEL_SOURCE_FORMAT, source.format.to_owned()),
     ]
     .into();
     let config = json!({

@@ -14,7 +14,7 @@ pub use assembled::Assembled;
 pub use destination::{Destination, LayerPlan, PushError, Report, Sent};
 pub use frames::{FrameSpool, Record, SpoolError};
 pub use image::{
-    CONFIG_MEDIA_TYPE, Compression, LABEL_FORMAT, LABEL_SOURCE_SIZE, LABEL_VIRTUAL_SIZE,
-    LAYER_MEDIA_TYPE, LayerFacts, MANIFEST_MEDIA_TYPE, PLAIN_LAYER_MEDIA_TYPE, SourceFacts,
-    architecture, config, manifest,
+    CONFIG_MEDIA_TYPE, Compression, LABEL_FORMAT, LABEL_SOURCE_FORMAT, LABEL_SOURCE_SIZE,
+    LABEL_VIRTUAL_SIZE, LAYER_MEDIA_TYPE, LayerFacts, MANIFEST_MEDIA_TYPE, PLAIN_LAYER_MEDIA_TYPE,
+    SourceFacts, architecture, config, manifest,
 };

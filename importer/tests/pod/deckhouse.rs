@@ -75,7 +75,8 @@ fn every_source() {
         &at("vi/file:1"),
     )
     .done();
-    assert_eq!(message["source-image-format"], "raw");
+    // A volume is given what is in the image, in the format that this says.
+    assert_eq!(message["source-image-format"], "qcow2");
     assert_eq!(message["source-image-size"], LEN);
     let container = Container::new();
     fs::write(container.path("dev/xvda"), &raw).unwrap();
@@ -88,6 +89,23 @@ fn every_source() {
     for name in ["cvi/copy", "vi/other", "vi/file", "vi/device"] {
         assert_eq!(layer(name), expected, "{name}");
     }
+}
+
+/// An optical disc stays one, and is attached as such.
+#[test]
+fn a_disc_is_told_as_a_disc() {
+    let server = Server::start(&[]);
+    let mut disc = vec![1; 1 << 20];
+    // ECMA-119, 8.1: the volume descriptors.
+    disc[0x8000..0x8006].copy_from_slice(b"\x01CD001");
+    let site = Site::new(disc, Manners::default());
+    let variables = [
+        ("IMPORTER_SOURCE", "http"),
+        ("IMPORTER_ENDPOINT", site.url.as_str()),
+    ];
+    let destination = format!("{}/vi/disc:1", server.address());
+    let message = import(&Container::new(), &variables, &destination).done();
+    assert_eq!(message["source-image-format"], "iso");
 }
 
 /// Every variable that can be wrong, and what is said then.

@@ -10,7 +10,9 @@
 //! | `IMPORTER_DESTINATION_ENDPOINT`, `..._ACCESS_KEY_ID`, `..._SECRET_KEY`, `..._AUTH_CONFIG`, `..._CERT_DIR`, `DESTINATION_INSECURE_TLS` | where it goes |
 //! | `OWNER_UID` | label of the metrics |
 //!
-//! The termination message is JSON. Exit code 0 is success; after any other the pod is to be started again: it goes on where it was
+//! The termination message is JSON. Its format is that of the stored disk: the controller copies it into the status of the image, and
+//! compares it with the format that a volume wants.
+//! Exit code 0 is success; after any other the pod is to be started again: it goes on where it was
 //! if its work directory is still there.
 
 use std::{path::PathBuf, process::ExitCode, thread, time::Instant};
@@ -191,7 +193,7 @@ impl Settings {
             serde_json::json!({
                 "source-image-size": source.len,
                 "source-image-virtual-size": source.virtual_len,
-                "source-image-format": source.format,
+                "source-image-format": source.stored,
                 "duration": nanoseconds,
                 "average-speed": (source.len as f64 / seconds) as u64,
             })
