@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Url};
+use reqwest::Url;
 
-use crate::{Error, Host, Retry};
+use crate::{
+    Error, Host, Retry,
+    tls::{HTTP_1_AND_2, trust},
+};
 
 /// Longest silence before a connection counts as broken. A registry on a network disk may need that long for a sync.
 const STALL_TIME: Duration = Duration::from_secs(60);
@@ -63,17 +66,6 @@ impl Transport {
 
     /// An HTTP client for a registry.
     pub(crate) fn http(&self, url: &Url, host: &Host) -> Result<reqwest::Client, Error> {
-        let mut certificates = Vec::new();
-        for pem in &self.ca_pems {
-            let parsed = Certificate::from_pem_bundle(pem).ok();
-            let parsed = parsed.filter(|parsed| !parsed.is_empty());
-            certificates.extend(parsed.ok_or_else(|| {
-                Error::Settings(
-                    "the CA file holds no PEM certificate: it must have lines BEGIN CERTIFICATE"
-                        .to_owned(),
-                )
-            })?);
-        }
         let builder = || {
             let mut builder = reqwest::Client::builder()
                 .user_agent(concat!("dvcr/", env!("CARGO_PKG_VERSION")))
@@ -92,11 +84,15 @@ impl Transport {
             }
             builder
         };
-        match builder().tls_certs_merge(certificates.clone()).build() {
+        let trusting = match self.insecure {
+            true => builder(),
+            false => trust(builder(), &self.ca_pems, HTTP_1_AND_2)?,
+        };
+        match trusting.build() {
             Ok(client) => Ok(client),
             // A slim container has no CAs; plain HTTP needs none.
             Err(_) if url.scheme() == "http" => builder()
-                .tls_certs_only(certificates)
+                .tls_certs_only([])
                 .build()
                 .map_err(|error| Error::Settings(format!("set up HTTP: {error}"))),
             Err(error) => Err(Error::Settings(format!(

@@ -12,9 +12,10 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dvcr_client::{HTTP_1, trust};
 use futures::{Stream, StreamExt, TryStreamExt};
 use reqwest::{
-    Certificate, Client, Response, StatusCode, Url,
+    Client, Response, StatusCode, Url,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 
@@ -27,7 +28,7 @@ use super::{
 const REDIRECTS_MAX: usize = 20;
 
 /// Longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What to do about a proxy that does not know us.
 const WANTS_LOGIN_AT_PROXY: &str = "the proxy wants a user and a password: \
@@ -130,15 +131,13 @@ impl Http {
                 .http1_only()
                 .tls_danger_accept_invalid_certs(options.insecure)
         };
-        let mut certificates = vec![];
-        for pem in &options.ca {
-            let bundle = Certificate::from_pem_bundle(pem)
-                .map_err(|error| wrong(format!("the CA is not a PEM bundle: {error}")))?;
-            certificates.extend(bundle);
-        }
-        let client = match builder().tls_certs_merge(certificates.clone()).build() {
+        let trusting = match options.insecure {
+            true => Ok(builder()),
+            false => trust(builder(), &options.ca, HTTP_1),
+        };
+        let client = match trusting.map_err(|error| wrong(error.to_string()))?.build() {
             // A slim container has no authorities; plain HTTP needs none.
-            Err(_) if url.scheme() == "http" => builder().tls_certs_only(certificates).build(),
+            Err(_) if url.scheme() == "http" => builder().tls_certs_only([]).build(),
             built => built,
         };
         let client = client.map_err(|error| {

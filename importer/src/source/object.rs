@@ -3,17 +3,21 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use dvcr_client::{HTTP_1, trust};
 use futures::{StreamExt, TryStreamExt};
 use object_store::{
-    BackoffConfig, Certificate, ClientOptions, Error, GetOptions, GetRange, ObjectStore,
-    RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder, path::Path,
+    BackoffConfig, ClientOptions, Error, GetOptions, GetRange, ObjectStore, RetryConfig,
+    aws::AmazonS3Builder,
+    azure::MicrosoftAzureBuilder,
+    client::{HttpClient, HttpConnector},
+    gcp::GoogleCloudStorageBuilder,
+    path::Path,
 };
 use reqwest::Url;
 
 use super::{
     fetch::{Fetch, FetchError, Opened, Version},
-    http::{STALL, bounded, chain},
+    http::{CONNECT_TIMEOUT, STALL, USER_AGENT, bounded, chain},
 };
 
 /// How to talk to an object store. What is not given comes from the environment, as the providers' own tools read it
@@ -80,7 +84,10 @@ impl Object {
         let bucket = url.host_str().unwrap_or_default();
         let path = Path::from_url_path(url.path()).map_err(|error| wrong(&error))?;
         let stall = options.stall.unwrap_or(STALL);
-        let client = client(options, stall).map_err(|error| wrong(&error))?;
+        let client = Connect {
+            options: client(options, stall),
+            trusting: Trusting::new(options, stall)?,
+        };
         let store: Result<Arc<dyn ObjectStore>, Error> = match url.scheme() {
             "s3" => s3(bucket, options, client).map(|store| Arc::new(store) as _),
             "gs" => google(bucket, options, client).map(|store| Arc::new(store) as _),
@@ -101,23 +108,52 @@ impl Object {
     }
 }
 
-fn client(options: &ObjectOptions, stall: Duration) -> Result<ClientOptions, Error> {
+fn client(options: &ObjectOptions, stall: Duration) -> ClientOptions {
     let plain = options.endpoint.as_deref().is_some_and(is_plain);
-    let mut client = ClientOptions::new()
+    ClientOptions::new()
         // A whole disk may come in one request: only a stall is too long.
         .with_timeout_disabled()
         .with_read_timeout(stall)
-        .with_connect_timeout(Duration::from_secs(20))
+        .with_connect_timeout(CONNECT_TIMEOUT)
         .with_allow_http(plain)
         // A slim container has none, which is no reason to fail where none are needed.
         .with_no_system_certificates(plain)
-        .with_allow_invalid_certificates(options.insecure);
-    for pem in &options.ca {
-        for certificate in Certificate::from_pem_bundle(pem)? {
-            client = client.with_root_certificate(certificate);
+        .with_allow_invalid_certificates(options.insecure)
+}
+
+/// Connections to servers that certificates vouch for which somebody names. The store's own options trust authorities only.
+#[derive(Debug)]
+struct Trusting(reqwest::Client);
+
+impl Trusting {
+    /// `None` if nothing is to be trusted beside the system's authorities.
+    fn new(options: &ObjectOptions, stall: Duration) -> Result<Option<Self>, FetchError> {
+        if options.ca.is_empty() || options.insecure {
+            return Ok(None);
         }
+        let builder = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .http1_only()
+            .read_timeout(stall)
+            .connect_timeout(CONNECT_TIMEOUT);
+        let client = trust(builder, &options.ca, HTTP_1)
+            .map_err(|error| FetchError::Final(error.to_string()))?
+            .build()
+            .map_err(|error| FetchError::Final(chain(&error)))?;
+        Ok(Some(Self(client)))
     }
-    Ok(client)
+}
+
+impl HttpConnector for Trusting {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.0.clone()))
+    }
+}
+
+/// How a store is connected to.
+struct Connect {
+    options: ClientOptions,
+    trusting: Option<Trusting>,
 }
 
 fn is_plain(endpoint: &str) -> bool {
@@ -139,14 +175,10 @@ fn none_of(variables: &[&str]) -> bool {
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
-fn s3(
-    bucket: &str,
-    options: &ObjectOptions,
-    client: ClientOptions,
-) -> Result<impl ObjectStore, Error> {
+fn s3(bucket: &str, options: &ObjectOptions, client: Connect) -> Result<impl ObjectStore, Error> {
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
-        .with_client_options(client)
+        .with_client_options(client.options)
         .with_retry(retry());
     if let Some(endpoint) = &options.endpoint {
         // Buckets in host names need names in a DNS that few own services have.
@@ -154,6 +186,9 @@ fn s3(
             .with_endpoint(endpoint.trim_end_matches('/'))
             .with_virtual_hosted_style_request(false)
             .with_allow_http(is_plain(endpoint));
+    }
+    if let Some(trusting) = client.trusting {
+        builder = builder.with_http_connector(trusting);
     }
     if let Some(region) = &options.region {
         builder = builder.with_region(region);
@@ -170,14 +205,17 @@ fn s3(
 fn google(
     bucket: &str,
     options: &ObjectOptions,
-    client: ClientOptions,
+    client: Connect,
 ) -> Result<impl ObjectStore, Error> {
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(bucket)
-        .with_client_options(client)
+        .with_client_options(client.options)
         .with_retry(retry());
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_base_url(endpoint.trim_end_matches('/'));
+    }
+    if let Some(trusting) = client.trusting {
+        builder = builder.with_http_connector(trusting);
     }
     if let Some(key) = &options.google_key {
         builder = builder.with_service_account_key(key);
@@ -191,16 +229,19 @@ fn google(
 fn azure(
     container: &str,
     options: &ObjectOptions,
-    client: ClientOptions,
+    client: Connect,
 ) -> Result<impl ObjectStore, Error> {
     let mut builder = MicrosoftAzureBuilder::from_env()
         .with_container_name(container)
-        .with_client_options(client)
+        .with_client_options(client.options)
         .with_retry(retry());
     if let Some(endpoint) = &options.endpoint {
         builder = builder
             .with_endpoint(endpoint.trim_end_matches('/').to_owned())
             .with_allow_http(is_plain(endpoint));
+    }
+    if let Some(trusting) = client.trusting {
+        builder = builder.with_http_connector(trusting);
     }
     let mut has_key = false;
     if let Some((account, key)) = &options.keys {
