@@ -8,7 +8,11 @@ use dvcr_client::Reference;
 use dvcr_core::oci::Tag;
 
 use super::{
-    bar::Bar, process::Process, registry::RegistryArgs, source::SourceArgs, work::WorkArgs,
+    bar::Bar,
+    process::Process,
+    registry::{RegistryArgs, parse_destination},
+    source::SourceArgs,
+    work::WorkArgs,
 };
 use dvcr_importer::{
     checksum::Checksum,
@@ -25,6 +29,7 @@ pub(crate) struct ImportArgs {
     source: Location,
 
     /// Where it goes: HOST/REPOSITORY:TAG
+    #[arg(value_parser = parse_destination)]
     destination: Reference,
 
     /// Another tag for it; may be given several times

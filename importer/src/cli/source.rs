@@ -40,12 +40,18 @@ pub(crate) struct SourceArgs {
         long,
         value_name = "PASSWORD",
         env = "DVCR_SOURCE_PASSWORD",
-        hide_env_values = true
+        hide_env_values = true,
+        requires = "source_user"
     )]
     pub(crate) source_password: Option<String>,
 
     /// File with that password
-    #[arg(long, value_name = "FILE", conflicts_with = "source_password")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "source_password",
+        requires = "source_user"
+    )]
     pub(crate) source_password_file: Option<PathBuf>,
 
     /// Credentials for registries as `docker login` and `podman login` write them and Kubernetes mounts them [default: where these

@@ -104,7 +104,7 @@ impl FromStr for Location {
 }
 
 /// Whether text without a scheme has a registry in front, as docker sees it: a name with a dot or a port, or `localhost`.
-fn is_like_an_image(text: &str) -> bool {
+pub fn is_like_an_image(text: &str) -> bool {
     let host = text.split_once('/').map(|(host, _)| host);
     host.is_some_and(|host| {
         !host.starts_with('.') && (host.contains(['.', ':']) || host == "localhost")

@@ -184,3 +184,35 @@ fn a_pipe_that_was_stopped_left_a_part_of_a_disk() {
     check(&child.wait_with_output().unwrap(), 130, "nothing is kept");
     assert!(!disk.exists());
 }
+
+/// Each is told at once, and in words.
+#[test]
+fn arguments_that_cannot_be_meant() {
+    let bench = Bench::new(Pattern::Mixed, 1 << 20);
+    let (empty, certificates) = (bench.path("empty.img"), bench.path("certificates"));
+    File::create(&empty).unwrap();
+    fs::create_dir(&certificates).unwrap();
+    let (raw, empty, disk) = (text(&bench.raw), text(&empty), bench.path("disk.img"));
+    let (place, disk) = ("127.0.0.1:9/vi/a:1", text(&disk));
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["import", raw, "vi/a:1"], 2, "docker.io/vi/a:1"),
+        (&["import", raw, place, "--password", "x"], 2, "--user"),
+        (
+            &["populate", raw, disk, "--password", "x"],
+            2,
+            "--source-user",
+        ),
+        (&["populate", empty, disk], 1, empty),
+        (&["export", empty, disk], 1, empty),
+        (
+            &["import", raw, place, "--ca", text(&certificates)],
+            1,
+            "has no certificate",
+        ),
+    ];
+    for (args, code, part) in cases {
+        let ended = program(Stdio::null(), args).output().unwrap();
+        check(&ended, code, part);
+        assert!(!Path::new(disk).exists());
+    }
+}

@@ -94,10 +94,7 @@ impl Settings {
             source_user: environment.text("IMPORTER_ACCESS_KEY_ID"),
             source_password: environment.text("IMPORTER_SECRET_KEY"),
             source_header: environment.headers()?,
-            source_ca: ["IMPORTER_CERT_DIR", "IMPORTER_PROXY_CERT_DIR"]
-                .into_iter()
-                .filter_map(|name| environment.path(name))
-                .collect(),
+            source_ca: environment.certificates(&["IMPORTER_CERT_DIR", "IMPORTER_PROXY_CERT_DIR"]),
             source_insecure: environment.flag("INSECURE_TLS")?,
             stall: STALL_SECONDS,
             ..SourceArgs::default()

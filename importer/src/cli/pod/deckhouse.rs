@@ -15,7 +15,7 @@
 //! Exit code 0 is success; after any other the pod is to be started again: it goes on where it was
 //! if its work directory is still there.
 
-use std::{path::PathBuf, process::ExitCode, thread, time::Instant};
+use std::{process::ExitCode, thread, time::Instant};
 
 use anyhow::{Context as _, bail};
 use dvcr_client::Reference;
@@ -27,7 +27,12 @@ use dvcr_importer::{
 };
 
 use super::{Environment, in_variables, leave, serve_metrics, shortened};
-use crate::cli::{outcome, process::Process, registry::RegistryArgs, source::SourceArgs};
+use crate::cli::{
+    outcome,
+    process::Process,
+    registry::{RegistryArgs, parse_destination},
+    source::SourceArgs,
+};
 
 /// Where the pod has a block device that is a source.
 const BLOCK_DEVICE: &str = "/dev/xvda";
@@ -59,7 +64,7 @@ impl Settings {
             password: environment.text("IMPORTER_DESTINATION_SECRET_KEY"),
             password_file: None,
             authfile: environment.path("IMPORTER_DESTINATION_AUTH_CONFIG"),
-            ca: certificates(environment, "IMPORTER_DESTINATION_CERT_DIR"),
+            ca: environment.certificates(&["IMPORTER_DESTINATION_CERT_DIR"]),
             insecure: environment.flag("DESTINATION_INSECURE_TLS")?,
         };
         let kind = environment.get("IMPORTER_SOURCE").unwrap_or("http");
@@ -81,7 +86,7 @@ impl Settings {
             source_password: environment.text("IMPORTER_SECRET_KEY"),
             source_authfile: environment.path("IMPORTER_AUTH_CONFIG"),
             source_header: environment.headers()?,
-            source_ca: certificates(environment, "IMPORTER_CERT_DIR"),
+            source_ca: environment.certificates(&["IMPORTER_CERT_DIR"]),
             source_insecure: environment.flag("INSECURE_TLS")?,
             stall: STALL_SECONDS,
             ..SourceArgs::default()
@@ -115,9 +120,7 @@ impl Settings {
             source,
             source_args,
             checksums,
-            destination: destination
-                .parse()
-                .context("IMPORTER_DESTINATION_ENDPOINT")?,
+            destination: parse_destination(destination).context("IMPORTER_DESTINATION_ENDPOINT")?,
             registry,
             owner: environment.text("OWNER_UID").unwrap_or_default(),
             copy,
@@ -202,12 +205,10 @@ impl Settings {
     }
 }
 
-fn certificates(environment: &Environment, name: &str) -> Vec<PathBuf> {
-    environment.path(name).into_iter().collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::cli::work::WorkArgs;
+use crate::cli::{registry::read_pem_dir, work::WorkArgs};
 
 /// Where CDI mounts secrets with headers, one directory a secret, one file a header.
 const SECRET_HEADERS: &str = "/extraheaders";
@@ -47,6 +47,22 @@ impl Environment {
     /// A path.
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         self.get(name).map(PathBuf::from)
+    }
+
+    /// Directories of certificates, as variables of these names have them. One without any is mounted where nobody gave one.
+    pub(super) fn certificates(&self, names: &[&str]) -> Vec<PathBuf> {
+        let dirs = names.iter().filter_map(|name| self.path(name));
+        let is_empty =
+            |dir: &PathBuf| dir.is_dir() && read_pem_dir(dir).is_ok_and(|found| found.is_empty());
+        let mut dirs: Vec<_> = dirs.collect();
+        dirs.retain(|dir| {
+            let empty = is_empty(dir);
+            if empty {
+                eprintln!("dvcr-importer: {} has no certificate", dir.display());
+            }
+            !empty
+        });
+        dirs
     }
 
     /// Where to keep what does not fit into memory.
