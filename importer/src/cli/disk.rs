@@ -16,7 +16,7 @@ use dvcr_importer::{
     import::Origin,
     input::{Input, Spool},
     kept::Received,
-    populate::Ahead,
+    populate::{Ahead, Progress},
     source::{FileSource, Location, ReadAt, Reader, Remote, fetch::Fetch},
     wrapping::{Unwrapped, Wrapping},
 };
@@ -78,6 +78,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) checksums: &'a [Checksum],
     /// Where is kept what has to be received from start to end.
     pub(crate) keep: &'a Keep,
+    /// Told how far the source was read.
+    pub(crate) progress: &'a Arc<Progress>,
 }
 
 impl DiskArgs {
@@ -101,7 +103,7 @@ impl DiskArgs {
         let origin = self.source.open(location, process)?;
         let opened = match origin {
             Origin::File(path) => opening.file(&path),
-            Origin::Stream(stream) => opening.stream(stream, None),
+            Origin::Stream(stream) => opening.stream(stream, None, None),
             Origin::Server(fetch) => {
                 let remote = Arc::new(self.remote(fetch, process)?);
                 opening.remote(&remote, location)
@@ -113,7 +115,9 @@ impl DiskArgs {
                 file,
             } => {
                 let kept = repository.map(|_| wanted.keep.image((*image).clone()));
-                let source = opening.image(kept.as_ref().unwrap_or(&image), file.as_deref());
+                let kept = kept.unwrap_or_else(|| (*image).clone());
+                let watched = wanted.progress.watch_image(kept);
+                let source = opening.image(&watched, file.as_deref());
                 source.map(|opened| Opened {
                     image: Some((*image, name)),
                     ..opened
@@ -176,7 +180,7 @@ impl Opening<'_> {
         let identity = identity(&file.metadata()?);
         let Ok(source) = FileSource::new(file) else {
             // A pipe, such as /dev/stdin or what a shell substitutes.
-            return self.stream(File::open(path)?, None);
+            return self.stream(File::open(path)?, None, None);
         };
         let source: Arc<dyn ReadAt> = Arc::new(source);
         if !self.wanted.checksums.is_empty() {
@@ -196,8 +200,13 @@ impl Opening<'_> {
             Some(ranged) if self.wanted.checksums.is_empty() => {
                 self.source(Arc::new(ranged), identity, kept)
             }
-            Some(_) if let Some(received) = kept() => self.stream(received, identity),
-            _ => self.stream(remote.stream(0, Default::default()), identity),
+            Some(_) if let Some(received) = kept() => {
+                self.stream(received, identity, remote.length())
+            }
+            _ => {
+                let stream = remote.stream(0, Default::default());
+                self.stream(stream, identity, remote.length())
+            }
         }
     }
 
@@ -213,11 +222,12 @@ impl Opening<'_> {
         source.read_at(0, &mut head)?;
         let wrapping = Wrapping::detect(&head);
         if wrapping.is_some_and(|wrapping| wrapping != Wrapping::Tar) {
+            let len = Some(source.len());
             if let Some(received) = kept() {
-                return self.unchecked(received, identity);
+                return self.unchecked(received, identity, len);
             }
             if self.wanted.streams {
-                return self.unchecked(Reader::new(source), identity);
+                return self.unchecked(Reader::new(source), identity, len);
             }
         }
         let input = Input::open(source, self.file, self.spool)?;
@@ -228,19 +238,23 @@ impl Opening<'_> {
         })
     }
 
+    /// What comes from start to end, of so many bytes if somebody knows.
     fn stream(
         &self,
         stream: impl Read + Send + 'static,
         identity: Option<String>,
+        len: Option<u64>,
     ) -> anyhow::Result<Opened> {
-        self.unchecked(Checked::new(stream, self.wanted.checksums), identity)
+        self.unchecked(Checked::new(stream, self.wanted.checksums), identity, len)
     }
 
     fn unchecked(
         &self,
         stream: impl Read + Send + 'static,
         identity: Option<String>,
+        len: Option<u64>,
     ) -> anyhow::Result<Opened> {
+        let stream = self.wanted.progress.watch(stream, len);
         let bytes_max = self.spool.unwrapped_bytes_max;
         let mut stream = Unwrapped::choose(Ahead::new(stream), bytes_max, self.file)?;
         if self.wanted.streams {

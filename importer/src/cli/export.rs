@@ -51,6 +51,7 @@ impl ExportArgs {
             streams: self.format == OutputFormat::Raw,
             checksums: &[],
             keep: &Keep::default(),
+            progress: &Arc::default(),
         };
         let opened = self.disk.open(&self.source, wanted, process)?;
         let stdout = self.output.as_os_str() == "-";

@@ -62,6 +62,7 @@ impl InspectArgs {
             streams: false,
             checksums: &[],
             keep: &Keep::default(),
+            progress: &Default::default(),
         };
         let opened = self.disk.open(&self.source, wanted, process)?;
         let Disk::Image(disk) = &opened.disk else {

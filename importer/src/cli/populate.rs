@@ -198,6 +198,7 @@ impl PopulateArgs {
             streams: self.format == OutputFormat::Raw,
             checksums: &self.checksums,
             keep,
+            progress: &self.progress,
         };
         let opened = self.disk.open(&self.source, wanted, process)?;
         let identity = opened.identity;

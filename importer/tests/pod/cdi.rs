@@ -363,6 +363,43 @@ fn a_server_in_the_same_pod() {
     same_disk("raw", &container.path("data/disk.img"), &images.raw());
 }
 
+/// Labels of an image that the node has pulled come from the server beside the importer; too many of them still leave a message.
+#[test]
+fn labels_of_a_pulled_image() {
+    let images = Images::new(8);
+    let disk = images.qcow2();
+    for (filler, left) in [(10, 2), (5000, 1)] {
+        let disk = disk.clone();
+        let server = crate::reply::Server::start(move |request, _| match &*request.target {
+            "/info" => {
+                let filler = "x".repeat(filler);
+                let small = "INSTANCETYPE_KUBEVIRT_IO_DEFAULT_INSTANCETYPE=u1.small";
+                let large = format!("INSTANCETYPE_KUBEVIRT_IO_DEFAULT_PREFERENCE={filler}");
+                let info = serde_json::json!({"Env": ["PATH=/bin", small, large]});
+                crate::reply::Reply::new(200).body(info.to_string())
+            }
+            _ => crate::reply::Reply::new(200).body(disk.clone()),
+        });
+        let container = Container::new();
+        let endpoint = format!("{}/disk.img", server.url());
+        fs::write(container.path("work/ready"), "disk.qcow2").unwrap();
+        let variables = [
+            ("IMPORTER_SOURCE", "http"),
+            ("IMPORTER_ENDPOINT", endpoint.as_str()),
+            ("IMPORTER_PULL_METHOD", "node"),
+            ("IMPORTER_READY_FILE", "/work/ready"),
+        ];
+        let message = container.run(&variables).done();
+        let labels = message["labels"].as_object().unwrap();
+        assert_eq!(
+            labels["instancetype.kubevirt.io/default-instancetype"],
+            "u1.small"
+        );
+        assert_eq!(labels.len(), left, "{message}");
+        assert_eq!(message["message"], "Import Complete");
+    }
+}
+
 /// Metrics are where controllers look for them, from the start; and a container that waits can be told to stop.
 #[test]
 fn the_port_of_the_metrics() {
@@ -420,6 +457,18 @@ fn failures() {
         &registry,
         "Unable to process data: failed to pull image",
         "vi/disk",
+    );
+    // That the volume is too small is not the image's fault.
+    let server = Server::start(&[]);
+    let image = format!("docker://{}", push_container_disk(&images, &server));
+    check(
+        &[
+            ("IMPORTER_SOURCE", "registry"),
+            ("IMPORTER_ENDPOINT", &image),
+            ("IMPORTER_IMAGE_SIZE", "3Mi"),
+        ],
+        "Unable to process data: Virtual image size",
+        small,
     );
     check(
         &[address, ("PREALLOCATION", "maybe")],

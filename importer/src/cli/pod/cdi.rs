@@ -9,6 +9,7 @@
 //! | `IMPORTER_ACCESS_KEY_ID`, `IMPORTER_SECRET_KEY`, `INSECURE_TLS`, `IMPORTER_EXTRA_HEADER_<n>` | how to reach the source |
 //! | `IMPORTER_CERT_DIR`, `IMPORTER_PROXY_CERT_DIR` | directories of certificates to trust |
 //! | `IMPORTER_REGISTRY_IMAGE_ARCHITECTURE` | which image of an index |
+//! | `IMPORTER_PULL_METHOD` | `node`: labels come from `/info` of the server beside us |
 //! | `IMPORTER_READY_FILE`, `IMPORTER_DONE_FILE` | the server is a container of the same pod: when it is ready, and that it may end |
 //! | `OWNER_UID` | label of the metrics |
 //! | `DVCR_WORK_DIR` | ours: temporary files, and what a restarted container goes on with on a block volume |
@@ -30,15 +31,17 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use dvcr_importer::{
     checksum::Mismatch,
-    image::Image,
+    image::ImageError,
     import::{find, in_one_line},
     populate::PopulateError,
     source::Location,
     target::TargetError,
 };
+use serde::Deserialize;
 
 use super::{
-    Environment, endpoint::Endpoint, first_line, in_variables, leave, serve_metrics, shortened,
+    Environment, MESSAGE_BYTES_MAX, endpoint::Endpoint, first_line, in_variables, leave,
+    serve_metrics, shortened,
 };
 use crate::cli::{populate::PopulateArgs, process::Process, source::SourceArgs};
 
@@ -60,6 +63,10 @@ const STALL_SECONDS: u64 = 600;
 /// Longest wait for the server beside us, as CDI has it.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
+/// Longest wait for what it says of its image, and longest answer.
+const INFO_TIME: Duration = Duration::from_secs(30);
+const INFO_BYTES_MAX: usize = 1 << 20;
+
 /// How often is looked whether it is there.
 const READY_POLL: Duration = Duration::from_millis(200);
 
@@ -71,6 +78,8 @@ pub(crate) struct Settings {
     populate: PopulateArgs,
     ready_file: Option<PathBuf>,
     done_file: Option<PathBuf>,
+    /// The node has pulled the image, and a container beside us serves what is in it.
+    node_pull: bool,
     preallocate: bool,
     owner: String,
 }
@@ -172,6 +181,7 @@ impl Settings {
             populate,
             ready_file: environment.path("IMPORTER_READY_FILE"),
             done_file: environment.path("IMPORTER_DONE_FILE"),
+            node_pull: environment.get("IMPORTER_PULL_METHOD") == Some("node"),
             preallocate,
             owner: environment.text("OWNER_UID").unwrap_or_default(),
         })
@@ -185,10 +195,7 @@ impl Settings {
                 "preallocationApplied": preallocate,
                 "message": text,
             });
-            let labels: serde_json::Map<String, serde_json::Value> = labels;
-            if !labels.is_empty() {
-                message["labels"] = labels.into();
-            }
+            with_labels(&mut message, labels);
             leave(&message.to_string());
         };
         match self.populate(process) {
@@ -197,8 +204,11 @@ impl Settings {
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                let why = in_variables(&reason(&error));
-                let text = shortened(&format!("{}: {why}", what_failed(kind)));
+                let text = shortened(&format!(
+                    "{}: {}",
+                    what_failed(kind, &error),
+                    in_variables(&reason(&error))
+                ));
                 if find::<Mismatch>(error.as_ref()).is_some() {
                     // This way CDI learns that it is final.
                     message(text, Default::default());
@@ -211,16 +221,9 @@ impl Settings {
     }
 
     /// Does it; labels for the volume.
-    fn populate(
-        mut self,
-        process: &Process,
-    ) -> anyhow::Result<serde_json::Map<String, serde_json::Value>> {
+    fn populate(mut self, process: &Process) -> anyhow::Result<Labels> {
         let progress = self.populate.progress();
-        let gauge = move || {
-            let (done, total) = (progress.done(), progress.total());
-            let percent = 100.0 * done as f64 / total.max(1) as f64;
-            (percent.min(100.0), progress.written())
-        };
+        let gauge = move || (progress.percent(), progress.written());
         serve_metrics(process, &self.environment, &self.owner, Arc::new(gauge));
         if let (Some(file), false) = (&self.ready_file, self.kind == "none") {
             let image = wait_for(file, process)?;
@@ -234,6 +237,7 @@ impl Settings {
                 }
             }
         }
+        let beside = self.image_beside(process);
         let image = self.populate.run(process)?;
         let disk = Path::new(VOLUME).join(DISK_FILE);
         if self.populate.target == disk {
@@ -243,14 +247,85 @@ impl Settings {
         if let Some(file) = &self.done_file {
             fs::write(file, "").with_context(|| file.display().to_string())?;
         }
-        image.map_or(Ok(Default::default()), |image| labels(&image))
+        let environment = match image {
+            Some(image) => image.environment()?,
+            None => beside,
+        };
+        Ok(labels(&environment))
+    }
+
+    /// Variables of the image that a container beside us serves the disk of: the node has pulled it.
+    fn image_beside(&self, process: &Process) -> Vec<String> {
+        let (true, Location::Http(url)) = (self.node_pull, &self.populate.source) else {
+            return vec![];
+        };
+        process
+            .runtime()
+            .block_on(served_environment(url))
+            .unwrap_or_else(|error| {
+                eprintln!("dvcr-importer: no labels: {error:#}");
+                vec![]
+            })
     }
 }
 
-/// What went wrong, as CDI begins it.
-fn what_failed(kind: &str) -> &'static str {
+/// What the server of a pulled image says of it at `/info`: `{"Env": ["NAME=value"]}`. Source: CDI `tools/cdi-containerimage-server`.
+async fn served_environment(disk: &reqwest::Url) -> anyhow::Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Info {
+        #[serde(default, rename = "Env", alias = "env")]
+        environment: Vec<String>,
+    }
+    let mut url = disk.clone();
+    url.set_path("/info");
+    url.set_query(None);
+    // It is in the same pod, and needs neither a proxy nor authorities, of which a slim container has none.
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .timeout(INFO_TIME);
+    let mut answer = client.build()?.get(url).send().await?.error_for_status()?;
+    let mut text = vec![];
+    while let Some(part) = answer.chunk().await? {
+        text.extend_from_slice(&part);
+        if text.len() > INFO_BYTES_MAX {
+            bail!("the answer is too long");
+        }
+    }
+    Ok(serde_json::from_slice::<Info>(&text)?.environment)
+}
+
+/// Labels for the volume.
+type Labels = serde_json::Map<String, serde_json::Value>;
+
+/// Puts labels into a message, the longest of them only if there is room: what the kubelet cuts is no JSON.
+fn with_labels(message: &mut serde_json::Value, mut labels: Labels) {
+    while !labels.is_empty() {
+        message["labels"] = labels.clone().into();
+        if message.to_string().len() <= MESSAGE_BYTES_MAX {
+            return;
+        }
+        let len = |name: &str, value: &serde_json::Value| name.len() + value.to_string().len();
+        let longest = labels
+            .iter()
+            .max_by_key(|(name, value)| len(name, value))
+            .map(|(name, _)| name.clone());
+        let Some(name) = longest else { break };
+        labels.remove(&name);
+        eprintln!("dvcr-importer: no room in the termination message for the label {name:.100}");
+    }
+    if let Some(message) = message.as_object_mut() {
+        message.remove("labels");
+    }
+}
+
+/// What went wrong, as CDI begins it. Of images it has a reason of its own, which is not for volumes that are too small.
+fn what_failed(kind: &str, error: &anyhow::Error) -> &'static str {
+    let error = error.as_ref();
+    let of_image =
+        find::<ImageError>(error).is_some() || find::<dvcr_client::Error>(error).is_some();
     match kind {
-        "registry" => "Unable to process data: failed to pull image",
+        "registry" if of_image => "Unable to process data: failed to pull image",
         _ => "Unable to process data",
     }
 }
@@ -299,10 +374,10 @@ fn wait_for(path: &Path, process: &Process) -> anyhow::Result<String> {
 
 /// Variables of an image's environment become labels of its volume: `INSTANCETYPE_KUBEVIRT_IO_DEFAULT_INSTANCETYPE` is
 /// `instancetype.kubevirt.io/default-instancetype`.
-fn labels(image: &Image) -> anyhow::Result<serde_json::Map<String, serde_json::Value>> {
+fn labels(environment: &[String]) -> Labels {
     const MARK: &str = "KUBEVIRT_IO_";
-    let mut labels = serde_json::Map::new();
-    for entry in image.environment()? {
+    let mut labels = Labels::new();
+    for entry in environment {
         let Some((name, value)) = entry.split_once('=') else {
             continue;
         };
@@ -312,7 +387,7 @@ fn labels(image: &Image) -> anyhow::Result<serde_json::Map<String, serde_json::V
         let label = format!("{domain}/{}", rest.replace('_', "-")).to_lowercase();
         labels.insert(label, value.into());
     }
-    Ok(labels)
+    labels
 }
 
 #[cfg(test)]
