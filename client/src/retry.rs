@@ -86,7 +86,12 @@ impl Backoff {
             return Err(error);
         }
         let pause = self.pause().max(error.retry_after().unwrap_or_default());
-        tracing::debug!(%error, ?pause, attempt = self.failures, "trying again");
+        // A single break is mended before anybody asks; one that lasts is minutes of silence otherwise.
+        if self.failures == 2 {
+            tracing::warn!("{error}: trying again");
+        } else {
+            tracing::debug!(%error, ?pause, attempt = self.failures, "trying again");
+        }
         tokio::time::sleep(pause).await;
         Ok(())
     }

@@ -43,6 +43,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    cli::log::show();
     let in_pod = cli::pod::is_asked();
     let mut words: Vec<_> = env::args_os().skip(1).collect();
     if in_pod {

@@ -224,6 +224,8 @@ fn what_fails_for_good_leaves_nothing() {
             ..Manners::default()
         },
     );
+    let empty = bench.path("empty.img");
+    fs::write(&empty, "").unwrap();
     let html = Site::new(b"<html>no disk</html>".to_vec(), Manners::default());
     for (source, args, message) in [
         (
@@ -238,6 +240,7 @@ fn what_fails_for_good_leaves_nothing() {
         ),
         (&changing.url, &[], "changed while it was read"),
         (&html.url, &[], "an HTML page"),
+        (text(&empty), &[], text(&empty)),
         ("/nowhere/disk.img", &[], "there is no file"),
         ("ftp://host/file", &[], "ftp:// is not read"),
     ] {

@@ -54,6 +54,13 @@ impl ExportArgs {
             progress: &Arc::default(),
         };
         let opened = self.disk.open(&self.source, wanted, process)?;
+        // What is wrong with the disk is found before there is a file.
+        let qcow2 = match (&opened.disk, self.format) {
+            (Disk::Image(image), OutputFormat::Qcow2) => {
+                Some(canonical(image.virtual_len(), clusters(image)?)?)
+            }
+            _ => None,
+        };
         let stdout = self.output.as_os_str() == "-";
         let mut lock = io::stdout().lock();
         let mut output = if stdout {
@@ -72,10 +79,9 @@ impl ExportArgs {
         let progress = Arc::new(Progress::default());
         let bar = Bar::follow(progress.clone(), false);
         let result = match opened.disk {
-            Disk::Image(image) => match self.format {
-                OutputFormat::Raw => export_raw(&image, &mut output, THREADS, cancel, &progress),
-                OutputFormat::Qcow2 => {
-                    let qcow2 = canonical(image.virtual_len(), clusters(&image)?)?;
+            Disk::Image(image) => match qcow2 {
+                None => export_raw(&image, &mut output, THREADS, cancel, &progress),
+                Some(qcow2) => {
                     export_qcow2(&image, &qcow2, &mut output, THREADS, cancel, &progress)
                 }
             },

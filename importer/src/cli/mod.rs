@@ -6,6 +6,7 @@ pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod keep;
+pub(crate) mod log;
 pub(crate) mod outcome;
 pub(crate) mod pod;
 pub(crate) mod populate;

@@ -33,6 +33,15 @@ pub enum ImportError {
         #[source]
         error: io::Error,
     },
+    /// A file has no disk.
+    #[error("{}", path.display())]
+    NoDisk {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: InputError,
+    },
     /// The directory for what is kept cannot be used.
     #[error("the work directory {}", path.display())]
     WorkDir {
@@ -105,12 +114,16 @@ impl ImportError {
             return Verdict::Final;
         }
         match self {
-            Self::Image(ImageError::Input(InputError::Spool(_)))
-            | Self::Input(InputError::Spool(_))
-            | Self::WorkDir { .. } => Verdict::Later,
-            Self::Input(InputError::Wrapping(WrappingError::Source(_)))
-            | Self::Input(InputError::Format(FormatError::Source(_)))
-            | Self::Layout(LayoutError::Io(_) | LayoutError::Changed)
+            Self::Image(ImageError::Input(InputError::Spool(_))) | Self::WorkDir { .. } => {
+                Verdict::Later
+            }
+            Self::Input(error) | Self::NoDisk { error, .. } => match error {
+                InputError::Spool(_)
+                | InputError::Wrapping(WrappingError::Source(_))
+                | InputError::Format(FormatError::Source(_)) => Verdict::Later,
+                _ => Verdict::Final,
+            },
+            Self::Layout(LayoutError::Io(_) | LayoutError::Changed)
             | Self::Push(PushError::Layer(LayoutError::Io(_) | LayoutError::Changed)) => {
                 Verdict::Later
             }

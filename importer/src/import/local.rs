@@ -33,7 +33,14 @@ impl Import<'_> {
             return self.stream(pipe, None, dir, None);
         };
         let source: Arc<dyn ReadAt> = Arc::new(source);
-        self.local(source, &self.options.checksums, dir)
+        let imported = self.local(source, &self.options.checksums, dir);
+        imported.map_err(|error| match error {
+            ImportError::Input(error) => ImportError::NoDisk {
+                path: path.to_owned(),
+                error,
+            },
+            error => error,
+        })
     }
 
     /// A source that can be read again.

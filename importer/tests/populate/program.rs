@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
     os::unix::fs::symlink,
     path::Path,
     process::{Command, Output, Stdio},
@@ -183,6 +184,41 @@ fn a_pipe_that_was_stopped_left_a_part_of_a_disk() {
     drop(stdin);
     check(&child.wait_with_output().unwrap(), 130, "nothing is kept");
     assert!(!disk.exists());
+}
+
+#[test]
+fn an_export_that_failed_left_an_empty_file() {
+    let bench = Bench::new(Pattern::Incompressible, (5 << 20) + 512);
+    let (qcow2, output) = (bench.image("qcow2", &[]), bench.path("out.qcow2"));
+    let half = fs::metadata(&qcow2).unwrap().len() / 2;
+    File::options()
+        .write(true)
+        .open(&qcow2)
+        .unwrap()
+        .set_len(half)
+        .unwrap();
+    for format in ["raw", "qcow2"] {
+        let args = ["export", text(&qcow2), text(&output), "--format", format];
+        let ended = program(Stdio::null(), &args).output().unwrap();
+        check(&ended, 1, "broken qcow2");
+        assert!(!output.exists(), "{format}");
+    }
+}
+
+#[test]
+fn a_registry_that_does_not_answer_was_waited_for_in_silence() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = format!("{}/vi/a:1", listener.local_addr().unwrap());
+    drop(listener);
+    let mut command = program(Stdio::null(), &["inspect", &place]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    log.read_line(&mut line).unwrap();
+    run("kill", &["-TERM", &child.id().to_string()]);
+    child.wait().unwrap();
+    assert!(line.starts_with("dvcr-importer: GET "), "{line}");
+    assert!(line.ends_with("trying again\n"), "{line}");
 }
 
 /// Each is told at once, and in words.
