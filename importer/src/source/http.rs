@@ -217,7 +217,7 @@ impl Http {
                 request = request.header(header::IF_RANGE, condition);
             }
         }
-        if url.origin() == self.url.origin() {
+        if self.is_trusted(url) {
             request = request.headers(self.headers.clone());
             if let Some((user, password)) = &self.credentials {
                 request = request.basic_auth(user, Some(password));
@@ -227,6 +227,14 @@ impl Http {
             Ok(answer) => answer.map_err(failed),
             Err(_) => Err(stalled(self.stall)),
         }
+    }
+
+    /// Whether user, password and headers may go there: to the server that was named, or to the same host by way of TLS.
+    fn is_trusted(&self, url: &Url) -> bool {
+        let upgraded = (self.url.scheme(), url.scheme()) == ("http", "https")
+            && (self.url.port(), url.port()) == (None, None)
+            && self.url.host() == url.host();
+        upgraded || url.origin() == self.url.origin()
     }
 
     /// The server answers ranges wrongly. From now on it is asked for whole files.
@@ -322,6 +330,15 @@ impl Http {
     /// What an answer without a file means.
     fn refused(&self, response: &Response) -> FetchError {
         let status = response.status();
+        let secrets = self.credentials.is_some() || !self.headers.is_empty();
+        let refuses = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if secrets && refuses && !self.is_trusted(response.url()) {
+            return FetchError::Final(format!(
+                "the server redirects to {}, to which user, password and headers do not follow, and which refuses ({status}): \
+                 give that address, if they are for it",
+                host(response.url())
+            ));
+        }
         let what = match status {
             StatusCode::UNAUTHORIZED if self.credentials.is_none() => {
                 "the server wants a user and a password: give them with --source-user"
@@ -459,6 +476,24 @@ mod tests {
             http.credentials,
             Some(("me".to_owned(), "s@crt".to_owned()))
         );
+    }
+
+    #[test]
+    fn credentials_were_lost_on_the_way_to_tls() {
+        for (named, other, expected) in [
+            ("http://host/a", "http://host/b", true),
+            ("http://host/a", "https://host/a", true),
+            ("http://host:80/a", "https://host:443/a", true),
+            ("https://host/a", "http://host/a", false),
+            ("http://host:8080/a", "https://host:8443/a", false),
+            ("http://host/a", "https://host:8443/a", false),
+            ("http://host/a", "https://other/a", false),
+            ("http://host/a", "http://host:81/a", false),
+        ] {
+            let http = Http::new(named.parse().unwrap(), HttpOptions::default()).unwrap();
+            let found = http.is_trusted(&other.parse().unwrap());
+            assert_eq!(found, expected, "{named} {other}");
+        }
     }
 
     #[test]
