@@ -140,13 +140,20 @@ impl ImportError {
 /// An error and what caused it, in one line.
 pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut next = cause(error);
-    while let Some(error) = next {
+    let mut last = error;
+    // A broken connection says itself what is at the end; between are the words of an HTTP client.
+    let is_told = |error: &(dyn Error + 'static)| {
+        matches!(
+            error.downcast_ref(),
+            Some(dvcr_client::Error::Connection { .. })
+        )
+    };
+    while let Some(error) = cause(last).filter(|_| !is_told(last)) {
         let cause_text = error.to_string();
         if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }
-        next = cause(error);
+        last = error;
     }
     text
 }
@@ -234,6 +241,7 @@ mod tests {
             assert_eq!(error.verdict(), expected, "{text}");
             assert_eq!(error.is_registry_full(), full, "{text}");
             assert_eq!(text.matches("/v2/").count(), 1, "{text}");
+            assert!(!text.contains("error sending request"), "{text}");
         }
     }
 }
