@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::bench::Bench;
+use super::bench::{Bench, Outcome};
 use crate::support::{digest::Algorithm, layer};
 
 pub const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -59,6 +59,14 @@ impl<'b> Data<'b> {
             tags: Vec::new(),
             referrers: Vec::new(),
         }
+    }
+
+    /// Pushes all blobs.
+    pub fn push_blobs(&self, repository: &str) -> Outcome {
+        for (digest, content) in &self.blobs {
+            self.bench.push_blob_as(repository, digest, content)?;
+        }
+        Ok(())
     }
 
     /// Adds a blob; returns its descriptor.

@@ -42,9 +42,7 @@ const TOO_LONG: usize = 9 << 20;
 fn image(b: &Bench, repository: &str, tags: &[&str]) -> Result<(String, Document), String> {
     let mut data = Data::new(b);
     data.image(json!({}));
-    for (digest, content) in &data.blobs {
-        b.push_blob_as(repository, digest, content)?;
-    }
+    data.push_blobs(repository)?;
     let (digest, document) = data.manifests.remove(0);
     b.push_manifest(repository, &digest, &document, &digest)?;
     for tag in tags {
@@ -132,9 +130,7 @@ fn by_digest(b: &Bench) -> Outcome {
     let repository = b.repository();
     let mut data = Data::new(b);
     data.image(json!({}));
-    for (digest, content) in &data.blobs {
-        b.push_blob_as(&repository, digest, content)?;
-    }
+    data.push_blobs(&repository)?;
     let (digest, document) = &data.manifests[0];
     let path = manifest(&repository, "latest");
     let request = Request::new("PUT", &path).header("Content-Type", document.media_type);

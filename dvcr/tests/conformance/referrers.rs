@@ -105,9 +105,7 @@ fn pushed<'b>(
 ) -> Result<Data<'b>, String> {
     let mut data = Data::new(b);
     fill(&mut data);
-    for (digest, content) in &data.blobs {
-        b.push_blob_as(repository, digest, content)?;
-    }
+    data.push_blobs(repository)?;
     for (digest, document) in &data.manifests {
         b.push_manifest(repository, digest, document, digest)?;
     }
@@ -164,9 +162,7 @@ fn subject_last(b: &Bench) -> Outcome {
     let image = data.manifests.remove(0);
     refer(&mut data, &subject);
     data.manifests.push(image);
-    for (digest, content) in &data.blobs {
-        b.push_blob_as(&repository, digest, content)?;
-    }
+    data.push_blobs(&repository)?;
     for (digest, document) in &data.manifests {
         b.push_manifest(&repository, digest, document, digest)?;
         if document.subject.is_none() {

@@ -241,9 +241,7 @@ fn lives(b: &Bench, repository: &str, fill: Fill) -> Outcome {
 }
 
 fn push(b: &Bench, repository: &str, data: &Data<'_>) -> Outcome {
-    for (digest, content) in &data.blobs {
-        b.push_blob_as(repository, digest, content)?;
-    }
+    data.push_blobs(repository)?;
     for (digest, document) in &data.manifests {
         let tags = data.tags.iter().filter(|_| data.tag_parameters);
         let tags: Vec<&String> = tags.filter(|(_, d)| d == digest).map(|(t, _)| t).collect();

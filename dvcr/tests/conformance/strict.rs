@@ -71,9 +71,7 @@ fn not_modified(b: &Bench) -> Outcome {
     let repository = b.repository();
     let mut data = Data::new(b);
     data.image(json!({}));
-    for (digest, content) in &data.blobs {
-        b.push_blob_as(&repository, digest, content)?;
-    }
+    data.push_blobs(&repository)?;
     let (digest, document) = &data.manifests[0];
     b.push_manifest(&repository, "latest", document, digest)?;
     let (layer, content) = &data.blobs[0];
@@ -165,9 +163,7 @@ fn index_needs_images(b: &Bench) -> Outcome {
     let repository = b.repository();
     let mut data = Data::new(b);
     data.images(json!({}));
-    for (digest, content) in &data.blobs {
-        b.push_blob_as(&repository, digest, content)?;
-    }
+    data.push_blobs(&repository)?;
     let (index, images) = data.manifests.split_last().unwrap();
     let path = manifest(&repository, "latest");
     for (digest, document) in images {
@@ -192,9 +188,7 @@ fn blob_in_use(b: &Bench) -> Outcome {
     let repository = b.repository();
     let mut data = Data::new(b);
     data.image(json!({}));
-    for (digest, content) in &data.blobs {
-        b.push_blob_as(&repository, digest, content)?;
-    }
+    data.push_blobs(&repository)?;
     let (digest, document) = &data.manifests[0];
     b.push_manifest(&repository, "latest", document, digest)?;
     for (digest, content) in &data.blobs {

@@ -178,9 +178,7 @@ impl Workflows<'_> {
             json!({ "subject": subject(4), "artifactType": "i/i" }),
         );
         data.artifact("a/a", json!({ "subject": subject(3) }));
-        for (digest, content) in &data.blobs {
-            b.push_blob_as(repository, digest, content)?;
-        }
+        data.push_blobs(repository)?;
         for (digest, document) in &data.manifests {
             b.push_manifest(repository, digest, document, digest)?;
         }
