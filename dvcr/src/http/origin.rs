@@ -27,19 +27,20 @@ pub enum Hosts {
 
 impl Hosts {
     fn fit(&self, host: &str) -> bool {
-        let Self::Only(names) = self else {
+        if matches!(self, Self::Any) {
             return true;
-        };
+        }
         let host = host.trim_end_matches('.');
         let address = host.trim_start_matches('[').trim_end_matches(']');
         let is_local = |host: &str| host == "localhost" || host.ends_with(".localhost");
         // Nobody else can let an address, or these names (RFC 6761, 6.3), point to this server.
         address.parse::<IpAddr>().is_ok()
             || is_local(&host.to_ascii_lowercase())
-            || names.iter().any(|name| name.eq_ignore_ascii_case(host))
+            || self.names(host)
     }
 
-    fn name(&self, host: &str) -> bool {
+    /// Whether it is one of the names that were set.
+    fn names(&self, host: &str) -> bool {
         matches!(self, Self::Only(names) if names.iter().any(|name| name.eq_ignore_ascii_case(host)))
     }
 }
@@ -98,7 +99,7 @@ fn is_foreign(hosts: &Hosts, authority: &Authority, headers: &HeaderMap) -> bool
     let origin = origin.split_once("://").map(|(_, origin)| origin);
     let origin = origin.and_then(|origin| origin.parse::<Authority>().ok());
     // A proxy in front may have changed the name that the browser used.
-    !origin.is_some_and(|origin| origin == *authority || hosts.name(origin.host()))
+    !origin.is_some_and(|origin| origin == *authority || hosts.names(origin.host()))
 }
 
 #[cfg(test)]
